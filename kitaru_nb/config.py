@@ -1,0 +1,127 @@
+"""Where things are kept, and the few settings: environment first, then ``config.toml`` in the home, then defaults."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from kitaru_nb.errors import KitaruUsageError
+
+HOME_FOLDER = ".kitaru"
+DEFAULT_INLINE_MAX_BYTES = 16 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a process of kitaru_nb runs with.
+
+    Attributes:
+        home: folder of the journal, artifacts and settings.
+        journal: URL of the journal, ``sqlite:///path`` or ``memory://NAME``; None is ``journal.db`` in the home.
+        store: URL of the artifact store (fsspec); None is the folder ``artifacts`` in the home.
+        inline_max_bytes: values up to this size travel inside the journal's event.
+        durability: ``power`` survives power loss, ``process`` only the death of processes.
+        trust_pickle: whether pickled values of this store may be loaded.
+        lease_seconds: how long a silent worker on another host keeps its lease.
+    """
+
+    home: Path
+    journal: str | None = None
+    store: str | None = None
+    inline_max_bytes: int = DEFAULT_INLINE_MAX_BYTES
+    durability: Literal["power", "process"] = "power"
+    trust_pickle: bool = True
+    lease_seconds: float = 30.0
+
+    @property
+    def journal_url(self) -> str:
+        """URL of the journal, with the default filled in."""
+        return self.journal or f"sqlite:///{self.home / 'journal.db'}"
+
+    @property
+    def store_url(self) -> str:
+        """URL of the artifact store, with the default filled in."""
+        return self.store or str(self.home / "artifacts")
+
+
+def find_home(environ: Mapping[str, str] | None = None, start: Path | None = None) -> Path:
+    """``KITARU_HOME``, else the nearest ``.kitaru`` folder upwards of ``start`` (default: the working directory),
+    else the user's data folder."""
+    environ = os.environ if environ is None else environ
+    if named := environ.get("KITARU_HOME"):
+        return Path(named).expanduser().absolute()
+    start = (start or Path.cwd()).absolute()
+    for folder in (start, *start.parents):
+        if (folder / HOME_FOLDER).is_dir():
+            return folder / HOME_FOLDER
+    return _user_data_folder(environ)
+
+
+def _user_data_folder(environ: Mapping[str, str]) -> Path:
+    if sys.platform == "win32":
+        return Path(environ.get("LOCALAPPDATA") or Path.home()) / "kitaru"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Application Support" / "kitaru"
+    return Path(environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "kitaru"
+
+
+def load_settings(environ: Mapping[str, str] | None = None, start: Path | None = None) -> Settings:
+    """Settings of this process.
+
+    Raises:
+        KitaruUsageError: a setting has a value that can't be right; names the setting and where it was set.
+    """
+    environ = os.environ if environ is None else environ
+    home = find_home(environ, start)
+    values: dict[str, Any] = {"home": home}
+    values |= _from_file(home / "config.toml")
+    for field in fields(Settings):
+        if field.name != "home" and (text := environ.get(f"KITARU_{field.name.upper()}")) is not None:
+            values[field.name] = _parse(field.name, text, f"environment variable KITARU_{field.name.upper()}")
+    return Settings(**values)
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        found = tomllib.loads(path.read_text())
+    except tomllib.TOMLDecodeError as error:
+        raise KitaruUsageError(f"{path} is not valid TOML: {error}.", fix=f"edit {path}") from error
+    known = {f.name for f in fields(Settings)} - {"home"}
+    if unknown := sorted(set(found) - known):
+        raise KitaruUsageError(
+            f"{path} sets {unknown[0]!r}, which is no setting. Settings are: {', '.join(sorted(known))}.",
+            fix=f"edit {path}",
+        )
+    return {name: _parse(name, value, str(path)) for name, value in found.items()}
+
+
+def _parse(name: str, value: Any, where: str) -> Any:
+    def wrong(expected: str) -> KitaruUsageError:
+        return KitaruUsageError(f"{name} is {value!r} ({where}); expected {expected}.")
+
+    if name == "durability":
+        if value not in ("power", "process"):
+            raise wrong("'power' or 'process'")
+        return value
+    if name == "trust_pickle":
+        text = str(value).lower()
+        if text not in ("true", "false", "1", "0"):
+            raise wrong("true or false")
+        return text in ("true", "1")
+    if name in ("inline_max_bytes", "lease_seconds"):
+        kind: type[int] | type[float] = int if name == "inline_max_bytes" else float
+        try:
+            number = kind(value)
+        except (TypeError, ValueError) as error:
+            raise wrong("a number") from error
+        if number < 0 or (name == "lease_seconds" and number == 0):
+            raise wrong("a positive number")
+        return number
+    return str(value)

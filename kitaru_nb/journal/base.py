@@ -1,0 +1,166 @@
+"""The contract of a journal: the append-only history of executions, their leases, and named references.
+
+All that a person sees of an execution is a fold over its events (`kitaru_nb.journal.fold`). Kinds and bodies, JSON all:
+
+====================  ====================================================================================
+execution.created     flow, ref (how a fresh process loads the flow), inputs {name: artifact}, options, by,
+                      original (exec id), plan (of a replay)
+execution.claimed     owner {host, pid, started, nonce}, epoch              written by `claim`
+execution.waiting     waits [wait ids]; the worker lets go
+execution.paused      reason; the worker lets go (interrupt, eviction), status stays ``running``
+execution.completed   result (artifact or null)
+execution.failed      failure {message, exception_type, traceback, origin}
+execution.cancelled   by
+execution.cancel      by; a request that the worker honours at its next step
+checkpoint.started    key=call id; name, type, parent, place, inputs [{name, token, preview, sources}], after,
+                      attempt, code; only when the checkpoint outlives 50 ms or fails
+checkpoint.completed  key=call id; all of ``started`` and started_at, outputs [artifact], duration, metadata,
+                      reused {exec_id, call_id}, partial [{name, type, why, do}], cell {...}
+checkpoint.failed     key=call id; name, attempt, failure, final, retry_in; and all of ``started``
+wait.created          key=wait id; name, question, schema, metadata, until, timeout, parent, after
+wait.resolved         key=wait id; value, by, via, aborted
+log.lines             key=call id or ""; lines [[at, source, level, text]]
+metadata              key=call id or ""; the metadata, merged in order
+artifact.saved        key=name; artifact; call
+====================  ====================================================================================
+
+An artifact in a body is its fields without ``data``; ``inline`` = [offset, length] into the event's blob, or null when
+the bytes are in the artifact store under its digest (`kitaru_nb.journal.fold` has both directions).
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from kitaru_nb.model import Event, Execution, ExecutionStatus, Lease, Owner, Wait
+
+DEFAULT_TTL = 30.0
+
+
+class Journal(Protocol):
+    """Append-only history of executions. Safe to call from several threads; several handles may share the data.
+
+    Every method may raise `KitaruBackendError` when the storage can't be reached or written; then nothing was written.
+    """
+
+    url: str
+
+    def create(self, execution: Execution, events: Sequence[Event]) -> Execution:
+        """Store a new execution and its first events in one commit; return it.
+
+        When ``execution.key`` is set and an execution of the same flow with this key exists, nothing is written and the
+        existing one is returned.
+        """
+
+    def claim(self, exec_id: str, owner: Owner, *, ttl: float = DEFAULT_TTL) -> Lease:
+        """Take the right to advance an execution: epoch + 1, status ``running``, one ``execution.claimed`` event.
+
+        A lease that expired, was released, or whose owner is known to be dead (`is_dead`) is free.
+
+        Raises:
+            KitaruNotFoundError: no such execution.
+            KitaruLeaseError: somebody else holds it; the message says who and for how long.
+            KitaruStateError: it is completed or cancelled. A failed one may be claimed (that is a retry).
+        """
+
+    def renew(self, lease: Lease, *, ttl: float = DEFAULT_TTL) -> Lease:
+        """Extend a lease. Raises `KitaruFencedError` when it was claimed by another since."""
+
+    def release(self, lease: Lease, events: Sequence[Event] = ()) -> None:
+        """Append ``events`` and give the lease back, in one commit. Raises as `append` does."""
+
+    def append(self, exec_id: str, events: Sequence[Event], *, lease: Lease | None = None) -> int:
+        """Append events in one commit, all or none; return the seq of the last.
+
+        Calls from several threads may share a commit. ``lease`` is None for what outsiders append (answers, cancel
+        requests, metadata). Kinds in `model.STATUS_OF` change the execution's status.
+
+        Raises:
+            KitaruNotFoundError: no such execution.
+            KitaruFencedError: ``lease`` is older than the execution's epoch.
+            KitaruConflictError: a kind of `model.ONCE` is recorded already for this key; ``existing`` is that event.
+        """
+
+    def history(self, exec_id: str, *, after: int = 0) -> list[Event]:
+        """All events of an execution with ``seq > after``, in order. Empty for an unknown id."""
+
+    def execution(self, exec_id: str) -> Execution:
+        """The execution without its details. Raises `KitaruNotFoundError`.
+
+        ``status`` is ``interrupted`` when it is ``running`` and no live lease holds it.
+        """
+
+    def executions(
+        self,
+        *,
+        flow: str | None = None,
+        status: ExecutionStatus | None = None,
+        before: str | None = None,
+        limit: int = 50,
+    ) -> list[Execution]:
+        """Executions without details, newest first; ``before`` is the last id of the page before."""
+
+    def waits(
+        self, *, exec_id: str | None = None, due_before: float | None = None, limit: int = 1000
+    ) -> list[Wait]:
+        """Pending waits of executions that haven't ended, oldest first.
+
+        With ``due_before``, only those whose ``until`` is at or before this instant (Unix seconds).
+        """
+
+    def find(self, cache_key: str) -> Event | None:
+        """The newest ``checkpoint.completed`` event with this cache key, of any execution."""
+
+    def tail(self, after: int, *, exec_id: str | None = None, limit: int = 1000) -> list[Event]:
+        """Events of all executions (or one) with ``seq > after``, in order: what a live view polls."""
+
+    def reference(self, name: str) -> str | None:
+        """The value of a named reference, or None."""
+
+    def set_reference(self, name: str, value: str | None, *, expected: str | None, by: str) -> None:
+        """Compare and set; every change is kept with who and when.
+
+        Raises:
+            KitaruConflictError: the reference isn't ``expected``; ``existing`` is what it is.
+        """
+
+    def reference_history(self, name: str) -> list[tuple[float, str | None, str]]:
+        """(when, value, by) of every change, oldest first."""
+
+    def close(self) -> None:
+        """Release files and connections of this handle."""
+
+
+def this_process() -> Owner:
+    """An `Owner` for this process, with a nonce of its own."""
+    pid = os.getpid()
+    return Owner(socket.gethostname(), pid, process_start(pid), uuid.uuid4().hex[:12])
+
+
+def process_start(pid: int) -> int:
+    """Start time of a process in clock ticks since boot, or 0 where there is no /proc or no such process."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return 0
+    # Field 22, counted after the command name, which may itself hold spaces and parentheses.
+    return int(stat.rpartition(")")[2].split()[19])
+
+
+def is_dead(owner: Owner) -> bool:
+    """Whether ``owner`` certainly no longer runs: same host, and its process is gone or was replaced."""
+    if owner.host != socket.gethostname():
+        return False
+    try:
+        os.kill(owner.pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass  # it exists, under another user
+    started = process_start(owner.pid)
+    return bool(owner.started and started and started != owner.started)

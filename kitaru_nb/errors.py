@@ -119,7 +119,7 @@ class Paused(BaseException):
     line in notebooks, where it ends Run All.
     """
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str = "interrupted; nothing is lost") -> None:
         super().__init__(reason)
         self.reason = reason
 

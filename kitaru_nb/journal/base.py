@@ -54,7 +54,10 @@ class Journal(Protocol):
         """Store a new execution and its first events in one commit; return it.
 
         When ``execution.key`` is set and an execution of the same flow with this key exists, nothing is written and the
-        existing one is returned.
+        existing one is returned. A new one has epoch 0 and nobody holds it, whatever ``execution`` says.
+
+        Raises:
+            KitaruConflictError: the id is taken; ``existing`` is that execution.
         """
 
     def claim(self, exec_id: str, owner: Owner, *, ttl: float = DEFAULT_TTL) -> Lease:
@@ -69,20 +72,20 @@ class Journal(Protocol):
         """
 
     def renew(self, lease: Lease, *, ttl: float = DEFAULT_TTL) -> Lease:
-        """Extend a lease. Raises `KitaruFencedError` when it was claimed by another since."""
+        """Extend a lease. Raises `KitaruFencedError` when it was claimed by another or released since."""
 
     def release(self, lease: Lease, events: Sequence[Event] = ()) -> None:
         """Append ``events`` and give the lease back, in one commit. Raises as `append` does."""
 
     def append(self, exec_id: str, events: Sequence[Event], *, lease: Lease | None = None) -> int:
-        """Append events in one commit, all or none; return the seq of the last.
+        """Append events in one commit, all or none; return the seq of the last (of the execution, when there are none).
 
         Calls from several threads may share a commit. ``lease`` is None for what outsiders append (answers, cancel
         requests, metadata). Kinds in `model.STATUS_OF` change the execution's status.
 
         Raises:
             KitaruNotFoundError: no such execution.
-            KitaruFencedError: ``lease`` is older than the execution's epoch.
+            KitaruFencedError: ``lease`` isn't of the execution's epoch.
             KitaruConflictError: a kind of `model.ONCE` is recorded already for this key; ``existing`` is that event.
         """
 
@@ -105,9 +108,7 @@ class Journal(Protocol):
     ) -> list[Execution]:
         """Executions without details, newest first; ``before`` is the last id of the page before."""
 
-    def waits(
-        self, *, exec_id: str | None = None, due_before: float | None = None, limit: int = 1000
-    ) -> list[Wait]:
+    def waits(self, *, exec_id: str | None = None, due_before: float | None = None, limit: int = 1000) -> list[Wait]:
         """Pending waits of executions that haven't ended, oldest first.
 
         With ``due_before``, only those whose ``until`` is at or before this instant (Unix seconds).
@@ -133,7 +134,7 @@ class Journal(Protocol):
         """(when, value, by) of every change, oldest first."""
 
     def close(self) -> None:
-        """Release files and connections of this handle."""
+        """Release files and connections of this handle; all but another `close` raises `KitaruBackendError` then."""
 
 
 def this_process() -> Owner:
@@ -144,16 +145,22 @@ def this_process() -> Owner:
 
 def process_start(pid: int) -> int:
     """Start time of a process in clock ticks since boot, or 0 where there is no /proc or no such process."""
+    stat = _process_stat(pid)
+    return int(stat[19]) if stat else 0
+
+
+def _process_stat(pid: int) -> list[str]:
+    """Fields of /proc/PID/stat from the third (the state) on; empty where it can't be read."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
-        return 0
-    # Field 22, counted after the command name, which may itself hold spaces and parentheses.
-    return int(stat.rpartition(")")[2].split()[19])
+        return []
+    # Counted after the command name, which may itself hold spaces and parentheses.
+    return stat.rpartition(")")[2].split()
 
 
 def is_dead(owner: Owner) -> bool:
-    """Whether ``owner`` certainly no longer runs: same host, and its process is gone or was replaced."""
+    """Whether ``owner`` certainly no longer runs: same host, and its process ended or was replaced."""
     if owner.host != socket.gethostname():
         return False
     try:
@@ -162,5 +169,6 @@ def is_dead(owner: Owner) -> bool:
         return True
     except PermissionError:
         pass  # it exists, under another user
-    started = process_start(owner.pid)
-    return bool(owner.started and started and started != owner.started)
+    stat = _process_stat(owner.pid)
+    # Z: it ended, but its parent hasn't asked how.
+    return bool(stat) and (stat[0] in "ZX" or (bool(owner.started) and int(stat[19]) != owner.started))

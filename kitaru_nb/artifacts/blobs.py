@@ -1,0 +1,289 @@
+"""Where bytes are kept under their digest: a local folder, or any file system of fsspec."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+import uuid
+from collections.abc import Iterable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+from kitaru_nb.artifacts.protocol import CHUNK, Buffer
+from kitaru_nb.errors import KitaruBackendError, KitaruFeatureNotAvailableError
+
+_DRIVERS = {
+    "s3": "s3fs",
+    "s3a": "s3fs",
+    "gs": "gcsfs",
+    "gcs": "gcsfs",
+    "az": "adlfs",
+    "abfs": "adlfs",
+    "abfss": "adlfs",
+}
+# Their files appear whole, when they are closed. Elsewhere a file is written aside and moved.
+_ATOMIC = frozenset({*_DRIVERS, "memory"})
+
+
+class Blobs(Protocol):
+    """Bytes by SHA-256, at ``<digest[:2]>/<digest>``. Raises `KitaruBackendError` when the storage fails."""
+
+    def put(self, chunks: Iterable[Buffer], digest: str | None) -> str:
+        """Store bytes and return their digest; they are durable then. What is there already isn't written again.
+
+        ``digest`` may be given where it is known. ``chunks`` may be iterated more than once.
+        """
+
+    def open(self, digest: str) -> BinaryIO:
+        """The bytes, unverified. Raises `FileNotFoundError`."""
+
+    def size(self, digest: str) -> int | None:
+        """Number of bytes, or None when there are none under this digest."""
+
+    def location(self, digest: str) -> str:
+        """Path or URL."""
+
+
+def blobs_at(url: str, *, flush: bool) -> Blobs:
+    """The storage of a folder path or fsspec URL. Nothing is touched before it is used."""
+    if url.startswith("file://"):
+        url = url.removeprefix("file://")
+    return FileSystemBlobs(url) if "://" in url else FolderBlobs(Path(url).expanduser().absolute(), flush=flush)
+
+
+class FolderBlobs:
+    """A local folder. ``flush``: what was put survives power loss, not only the death of processes."""
+
+    def __init__(self, folder: Path, *, flush: bool) -> None:
+        self.folder = folder
+        self.flush = flush
+
+    def _path(self, digest: str) -> Path:
+        return self.folder / digest[:2] / digest
+
+    def location(self, digest: str) -> str:
+        return str(self._path(digest))
+
+    def size(self, digest: str) -> int | None:
+        try:
+            return self._path(digest).stat().st_size
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise _failed("read", self.folder, error) from error
+
+    def open(self, digest: str) -> BinaryIO:
+        try:
+            return self._path(digest).open("rb", buffering=0)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise _failed("read", self.folder, error) from error
+
+    def put(self, chunks: Iterable[Buffer], digest: str | None) -> str:
+        if digest is not None and self.size(digest) is not None:
+            return digest
+        # In the folder itself, because a rename is atomic only inside one file system.
+        temporary = self.folder / f".{uuid.uuid4().hex}.tmp"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            try:
+                return self._publish(temporary, chunks, digest)
+            finally:
+                temporary.unlink(missing_ok=True)
+        except OSError as error:
+            raise _failed("written", self.folder, error) from error
+
+    def _publish(self, temporary: Path, chunks: Iterable[Buffer], digest: str | None) -> str:
+        hasher = None if digest is not None else sha256()
+        with temporary.open("xb") as file:
+            for chunk in chunks:
+                if hasher is not None:
+                    hasher.update(chunk)
+                file.write(chunk)
+            if hasher is not None:
+                digest = hasher.hexdigest()
+            assert digest is not None
+            target = self._path(digest)
+            if target.exists():
+                return digest
+            file.flush()
+            if self.flush:
+                os.fsync(file.fileno())
+        fresh = not target.parent.exists()
+        target.parent.mkdir(exist_ok=True)
+        temporary.replace(target)
+        if self.flush:
+            _flush_folder(target.parent)
+            if fresh:
+                _flush_folder(self.folder)
+        return digest
+
+
+def _flush_folder(folder: Path) -> None:
+    if os.name == "nt":  # Windows has no handle of a folder to flush; its file system journals the rename
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+class FileSystemBlobs:
+    """Any file system of fsspec, e.g. ``s3://bucket/prefix`` or ``memory://name``."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+        self._opened: tuple[Any, str] | None = None
+
+    def _fs(self) -> tuple[Any, str]:
+        if self._opened is None:
+            import fsspec
+
+            try:
+                fs, root = fsspec.core.url_to_fs(self.url)
+            except ImportError as error:
+                scheme = self.url.partition("://")[0]
+                package = _DRIVERS.get(scheme)
+                raise KitaruFeatureNotAvailableError(
+                    f"{scheme}:// needs a package that isn't installed: {error}",
+                    fix=f"pip install {package}" if package else None,
+                ) from error
+            except ValueError as error:
+                raise KitaruBackendError(
+                    f"{self.url} is no artifact store: {error}. Expected a folder or a URL that fsspec knows.",
+                    fix="KITARU_STORE=s3://bucket/prefix",
+                ) from error
+            self._opened = fs, root.rstrip("/")
+        return self._opened
+
+    def _at(self, digest: str) -> tuple[Any, str]:
+        fs, root = self._fs()
+        return fs, f"{root}/{digest[:2]}/{digest}"
+
+    def location(self, digest: str) -> str:
+        return f"{self.url}/{digest[:2]}/{digest}"
+
+    def size(self, digest: str) -> int | None:
+        fs, path = self._at(digest)
+        try:
+            return int(fs.size(path))
+        except FileNotFoundError:
+            return None
+        except Exception as error:  # each driver has exceptions of its own
+            raise _failed("read", self.url, error) from error
+
+    def open(self, digest: str) -> BinaryIO:
+        fs, path = self._at(digest)
+        try:
+            file: BinaryIO = fs.open(path, "rb")
+        except FileNotFoundError:
+            raise
+        except Exception as error:
+            raise _failed("read", self.url, error) from error
+        return file
+
+    def put(self, chunks: Iterable[Buffer], digest: str | None) -> str:
+        if digest is None:
+            hasher = sha256()
+            for chunk in chunks:
+                hasher.update(chunk)
+            digest = hasher.hexdigest()
+        if self.size(digest) is None:
+            try:
+                self._upload(chunks, digest)
+            except Exception as error:
+                raise _failed("written", self.url, error) from error
+        return digest
+
+    def _upload(self, chunks: Iterable[Buffer], digest: str) -> None:
+        fs, path = self._at(digest)
+        protocols = {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
+        target = path if protocols & _ATOMIC else f"{path}.{uuid.uuid4().hex}.tmp"
+        fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+        # Not as a context: an upload that fails in the middle must not be completed by closing it.
+        file = fs.open(target, "wb", block_size=8 * CHUNK)
+        try:
+            for chunk in chunks:
+                file.write(chunk)
+        except BaseException:
+            if hasattr(file, "discard"):
+                file.discard()
+            raise
+        file.close()
+        if target != path:
+            fs.mv(target, path)
+
+
+def _failed(verb: str, where: Path | str, error: BaseException) -> KitaruBackendError:
+    number = getattr(error, "errno", None)
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        return KitaruBackendError(
+            f"No space is left for the artifact store {where}. Nothing was written.",
+            fix="free some space, or choose another place: KITARU_STORE=/path",
+        )
+    return KitaruBackendError(
+        f"The artifact store {where} could not be {verb}: {type(error).__name__}: {error}",
+        fix="make it readable and writable for this user, or choose another place: KITARU_STORE=/path",
+    )
+
+
+class VerifyingSource:
+    """Reads stored bytes and hashes them on the way; `check` tells whether they are what they should be."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self._hasher = sha256()
+        self.count = 0
+
+    def read(self, size: int = -1, /) -> bytes:
+        """As `protocol.Source.read`."""
+        if size < 0:
+            return self._all()
+        buffer = bytearray(size)
+        return bytes(memoryview(buffer)[: self.readinto(memoryview(buffer))])
+
+    def _all(self) -> bytes:
+        pieces = []
+        while piece := self._file.read(CHUNK):
+            self._hasher.update(piece)
+            self.count += len(piece)
+            pieces.append(piece)
+        return b"".join(pieces)
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """As `protocol.Source.readinto`."""
+        done = 0
+        while done < len(buffer):
+            # Hashed in pieces that are still in the processor's cache.
+            count = self._file.readinto(buffer[done : done + CHUNK])
+            if not count:
+                break
+            self._hasher.update(buffer[done : done + count])
+            done += count
+        self.count += done
+        return done
+
+    def digest(self) -> str:
+        """Of all bytes, those that nobody has read yet included."""
+        while piece := self._file.read(CHUNK):
+            self._hasher.update(piece)
+            self.count += len(piece)
+        return self._hasher.hexdigest()
+
+
+def copied(file: BinaryIO, digest: str) -> BinaryIO | None:
+    """A local file with the bytes of ``file``, at its beginning; None when they don't have this digest."""
+    hasher = sha256()
+    target = tempfile.SpooledTemporaryFile(max_size=8 * CHUNK)  # noqa: SIM115 - the caller closes it
+    while piece := file.read(CHUNK):
+        hasher.update(piece)
+        target.write(piece)
+    if hasher.hexdigest() != digest:
+        target.close()
+        return None
+    target.seek(0)
+    return target  # type: ignore[return-value]

@@ -1,0 +1,308 @@
+"""`KitaruClient`: one facade over executions, artifacts and waits, for scripts, notebooks, the CLI and servers."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from kitaru_nb.core import control
+from kitaru_nb.core.control import Started
+from kitaru_nb.core.create import create_replay
+from kitaru_nb.core.diff import ExecutionDiff, diff_executions
+from kitaru_nb.core.handle import FlowHandle
+from kitaru_nb.core.launch import start
+from kitaru_nb.core.lineage import Edge, edges
+from kitaru_nb.core.records import find_artifact
+from kitaru_nb.core.replay import ReplayPreview, Scope, plan_replay
+from kitaru_nb.core.runtime import Runtime, default_runtime
+from kitaru_nb.errors import KitaruNotFoundError, KitaruUsageError
+from kitaru_nb.journal.fold import fold, fold_logs
+from kitaru_nb.model import Artifact, CheckpointCall, Event, Execution, ExecutionStatus, LogEntry, Wait
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactRef(Artifact):
+    """An artifact that can be loaded."""
+
+    client: KitaruClient | None = field(default=None, repr=False, compare=False)
+
+    def load(self) -> Any:
+        """The value. Raises `KitaruArtifactError` when it is missing or damaged."""
+        assert self.client is not None
+        return self.client.runtime.store.read(self)
+
+    @property
+    def save_type(self) -> str:
+        """Kitaru's name of ``kind``."""
+        return self.kind
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionRef(Execution):
+    """An execution that can be acted on; every method is one of `KitaruClient.executions`."""
+
+    client: KitaruClient | None = field(default=None, repr=False, compare=False)
+
+    def _actions(self) -> Executions:
+        assert self.client is not None
+        return self.client.executions
+
+    def refresh(self) -> ExecutionRef:
+        """The execution as it stands now."""
+        return self._actions().get(self.exec_id)
+
+    def retry(self) -> Started:
+        """See `Executions.retry`."""
+        return self._actions().retry(self.exec_id)
+
+    def resume(self) -> Started:
+        """See `Executions.resume`."""
+        return self._actions().resume(self.exec_id)
+
+    def cancel(self) -> ExecutionRef:
+        """See `Executions.cancel`."""
+        return self._actions().cancel(self.exec_id)
+
+    def replay(self, **options: Any) -> FlowHandle[Any]:
+        """See `Executions.replay`."""
+        return self._actions().replay(self.exec_id, **options)
+
+    def list_checkpoints(self) -> list[CheckpointCall]:
+        """The calls, in the order in which they started."""
+        return list(self.refresh().checkpoints)
+
+    def list_artifacts(self) -> list[ArtifactRef]:
+        """The artifacts, in the order in which they were made."""
+        assert self.client is not None
+        return self.client.artifacts.list(self.exec_id)
+
+
+class Executions:
+    """What can be read of executions, and done to them."""
+
+    def __init__(self, client: KitaruClient) -> None:
+        self._client = client
+        self._runtime = client.runtime
+
+    def get(self, exec_id: str) -> ExecutionRef:
+        """One execution with all details. Raises `KitaruNotFoundError`."""
+        journal = self._runtime.journal
+        return self._ref(fold(journal.execution(exec_id), journal.history(exec_id)))
+
+    def list(
+        self,
+        *,
+        flow: str | None = None,
+        status: str | ExecutionStatus | None = None,
+        limit: int = 50,
+        before: str | None = None,
+    ) -> list[ExecutionRef]:
+        """Executions without details, newest first; ``before`` continues after the last id of a page.
+
+        Raises:
+            KitaruUsageError: an unknown status.
+        """
+        wanted = None if status is None else parse_status(status)
+        rows = self._runtime.journal.executions(flow=flow, status=wanted, limit=limit, before=before)
+        return [self._ref(row) for row in rows]
+
+    def latest(self, *, flow: str | None = None, status: str | ExecutionStatus | None = None) -> ExecutionRef:
+        """The newest execution, with all details. Raises `KitaruNotFoundError` when there is none."""
+        found = self.list(flow=flow, status=status, limit=1)
+        if not found:
+            raise KitaruNotFoundError(f"There is no execution{f' of {flow!r}' if flow else ''} yet.", fix="my_flow.run()")
+        return self.get(found[0].exec_id)
+
+    def resolve(self, selector: str) -> str:
+        """The id that ``selector`` means: an id, an unambiguous beginning of one, or ``latest``.
+
+        Raises:
+            KitaruNotFoundError: nothing fits.
+            KitaruUsageError: several fit; lists them.
+        """
+        if selector == "latest":
+            return self.latest().exec_id
+        if len(selector) >= 15:
+            return selector
+        rows = self._runtime.journal.executions(limit=1000)
+        matches = [r.exec_id for r in rows if r.exec_id.startswith(selector) or r.exec_id.endswith(selector)]
+        if len(matches) > 1:
+            raise KitaruUsageError(f"{selector!r} means {len(matches)} executions: {', '.join(matches[:5])}.")
+        if not matches:
+            raise KitaruNotFoundError(f"There is no execution {selector!r}.", fix="kitaru executions list")
+        return matches[0]
+
+    def logs(
+        self, exec_id: str, *, checkpoint: str | None = None, source: str | None = None, limit: int | None = None
+    ) -> list[LogEntry]:
+        """What the execution printed and logged, oldest first; the last ``limit`` lines."""
+        self._runtime.journal.execution(exec_id)
+        entries = fold_logs(self._runtime.journal.history(exec_id))
+        chosen = [
+            entry
+            for entry in entries
+            if (checkpoint is None or checkpoint in (entry.checkpoint_name, entry.call_id))
+            and (source is None or entry.source == source)
+        ]
+        return chosen if limit is None else chosen[-limit:]
+
+    def follow(self, exec_id: str, *, poll: float = 0.2) -> Iterator[Event]:
+        """Events as they are recorded, until the execution ends or lets go."""
+        journal = self._runtime.journal
+        seq = 0
+        while True:
+            status = journal.execution(exec_id).status
+            for event in journal.history(exec_id, after=seq):
+                seq = event.seq
+                yield event
+            if status not in (ExecutionStatus.RUNNING, ExecutionStatus.PENDING):
+                return
+            time.sleep(poll)
+
+    def pending_waits(self, exec_id: str | None = None) -> list[Wait]:
+        """Waits that nobody has answered, oldest first; of all executions without an id."""
+        return self._runtime.journal.waits(exec_id=exec_id)
+
+    def input(
+        self, exec_id: str, *, value: Any, wait: str | None = None, by: str | None = None, via: str = "client"
+    ) -> Started:
+        """Answer a wait; a fresh worker goes on. Raises as `kitaru_nb.core.control.answer`."""
+        return control.answer(self._runtime, exec_id, value, wait=wait, by=by, via=via)
+
+    def abort_wait(self, exec_id: str, *, wait: str | None = None, by: str | None = None) -> Started:
+        """Close a wait without an answer."""
+        return control.abort(self._runtime, exec_id, wait=wait, by=by)
+
+    def retry(self, exec_id: str) -> Started:
+        """Run a failed execution again from where it failed."""
+        return control.retry(self._runtime, exec_id)
+
+    def resume(self, exec_id: str) -> Started:
+        """Go on with an interrupted or answered execution."""
+        return control.resume(self._runtime, exec_id)
+
+    def resume_due(self) -> list[Started]:
+        """Let the clock answer what is due, and start workers."""
+        return control.resume_due(self._runtime)
+
+    def cancel(self, exec_id: str, *, by: str | None = None) -> ExecutionRef:
+        """End an execution."""
+        control.cancel(self._runtime, exec_id, by=by)
+        return self.get(exec_id)
+
+    def replay(
+        self,
+        exec_id: str,
+        *,
+        from_: str | Sequence[str] | None = None,
+        overrides: Mapping[str, Any] | None = None,
+        scope: Scope = "downstream",
+        **inputs: Any,
+    ) -> FlowHandle[Any]:
+        """Start a new execution from an old one (see `Flow.replay`) on its stack, with its code as it is now."""
+        execution = create_replay(
+            self._runtime, exec_id, from_=from_, overrides=overrides, scope=scope, inputs=inputs
+        )
+        if not control.is_interactive(self._runtime, execution.exec_id):
+            start(self._runtime, execution)
+        return FlowHandle(self._runtime, execution.exec_id)
+
+    def replay_plan(
+        self,
+        exec_id: str,
+        *,
+        from_: str | Sequence[str] | None = None,
+        overrides: Mapping[str, Any] | None = None,
+        scope: Scope = "downstream",
+        **inputs: Any,
+    ) -> ReplayPreview:
+        """What `replay` would run again, reuse and ask; nothing is started."""
+        plan = plan_replay(
+            self._runtime, exec_id, from_=from_, overrides=overrides, scope=scope, changed_inputs=list(inputs)
+        )
+        return plan.preview
+
+    def diff(self, exec_id: str, other: str) -> ExecutionDiff:
+        """Two executions side by side."""
+        return diff_executions(self.get(exec_id), self.get(other))
+
+    def lineage(self, exec_id: str) -> list[Edge]:
+        """The edges between calls, waits, inputs and artifacts."""
+        return edges(self.get(exec_id))
+
+    def handle(self, exec_id: str) -> FlowHandle[Any]:
+        """A handle on an execution that was started elsewhere."""
+        self._runtime.journal.execution(exec_id)
+        return FlowHandle(self._runtime, exec_id)
+
+    def _ref(self, execution: Execution) -> ExecutionRef:
+        fields = {f.name: getattr(execution, f.name) for f in dataclasses.fields(Execution)}
+        return ExecutionRef(**fields, client=self._client)
+
+
+class Artifacts:
+    """What executions recorded."""
+
+    def __init__(self, client: KitaruClient) -> None:
+        self._client = client
+
+    def list(
+        self,
+        exec_id: str,
+        *,
+        name: str | None = None,
+        kind: str | None = None,
+        producing_call: str | None = None,
+        limit: int | None = None,
+    ) -> list[ArtifactRef]:
+        """Artifacts of an execution, in the order in which they were made."""
+        execution = self._client.executions.get(exec_id)
+        found = [*execution.artifacts, *([execution.result] if execution.result else [])]
+        chosen = [
+            self._ref(a)
+            for a in found
+            if (name is None or name in (a.name, *a.names))
+            and (kind is None or a.kind == kind)
+            and (producing_call is None or a.producing_call == producing_call)
+        ]
+        return chosen if limit is None else chosen[:limit]
+
+    def get(self, artifact_id: str) -> ArtifactRef:
+        """An artifact by id, or by ``EXECUTION/NAME``. Raises `KitaruNotFoundError`."""
+        exec_id, _, name = artifact_id.partition("/")
+        execution = self._client.executions.get(exec_id)
+        for artifact in [*execution.artifacts, *([execution.result] if execution.result else [])]:
+            if artifact.artifact_id == artifact_id:
+                return self._ref(artifact)
+        return self._ref(find_artifact(execution, name))
+
+    def _ref(self, artifact: Artifact) -> ArtifactRef:
+        fields = {f.name: getattr(artifact, f.name) for f in dataclasses.fields(Artifact)}
+        return ArtifactRef(**fields, client=self._client)
+
+
+class KitaruClient:
+    """Read executions and act on them. ``runtime`` names journal and store; default: this process's settings."""
+
+    def __init__(self, runtime: Runtime | None = None) -> None:
+        self.runtime = runtime or default_runtime()
+        self.executions = Executions(self)
+        self.artifacts = Artifacts(self)
+
+
+def parse_status(status: str | ExecutionStatus) -> ExecutionStatus:
+    """A status by name. Raises `KitaruUsageError` that lists them."""
+    try:
+        return ExecutionStatus(status)
+    except ValueError as error:
+        raise KitaruUsageError(
+            f"{status!r} is no status. Statuses are: {', '.join(s.value for s in ExecutionStatus)}."
+        ) from error
+
+
+def replay(exec_id: str, **options: Any) -> FlowHandle[Any]:
+    """Start a new execution from an old one: see `Executions.replay`."""
+    return KitaruClient().executions.replay(exec_id, **options)

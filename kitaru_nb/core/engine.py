@@ -1,0 +1,375 @@
+"""What happens next: history + call → effects. No I/O here.
+
+`Engine.call` and `Engine.wait` are generators. They yield effects; a driver (`kitaru_nb.core.drive`) performs each one
+and sends the result back, or throws what went wrong. The synchronous and the asynchronous driver perform the same
+effects, so both write the same history.
+
+Identity of a call = scope of the enclosing call + name + tokens of its inputs + how many times that same call came
+before. So concurrent calls need no fixed order, and a recorded answer is found again exactly.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Any
+
+from kitaru_nb.core.context import Frame
+from kitaru_nb.core.retry import Retry, is_fatal
+from kitaru_nb.errors import KitaruDivergenceError
+from kitaru_nb.model import Event
+
+
+@dataclass(slots=True)
+class Input:
+    """One input of a call: its value, its token, and tokens of its parts (to find where they came from)."""
+
+    name: str
+    value: Any
+    token: str | None
+    parts: Sequence[str] = ()
+
+
+@dataclass(slots=True)
+class Call:
+    """One call of a checkpoint. ``work`` is what performs it (see `kitaru_nb.core.run.Work`)."""
+
+    call_id: str
+    name: str
+    work: Any
+    frame: Frame
+    inputs: Sequence[Input]
+    retry: Retry
+    type: str | None = None
+    scope: str = ""
+    place: int | None = None
+    code: str | None = None
+    cache_key: str | None = None
+    sources: list[list[str]] = field(default_factory=list)
+    after: tuple[str, ...] = ()
+    inside: Frame | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Donor:
+    """A completed call, of this execution or another one, whose outputs can be used again."""
+
+    exec_id: str
+    event: Event
+
+
+@dataclass(slots=True)
+class WaitRequest:
+    """One wait. ``until`` is an instant in Unix seconds; ``timeout`` the seconds that a worker polls before it lets go."""
+
+    wait_id: str
+    name: str
+    question: str | None
+    schema: Mapping[str, Any]
+    metadata: Mapping[str, Any]
+    timeout: float | None
+    until: float | None
+    frame: Frame
+    after: tuple[str, ...] = ()
+
+
+# Effects. What a driver does with each is in kitaru_nb.core.run.
+@dataclass(slots=True)
+class Load:
+    """Give back the value that ``donor`` recorded."""
+
+    call: Call
+    donor: Donor
+
+
+@dataclass(slots=True)
+class Find:
+    """Look for a call with this cache key in any execution; result: Donor or None."""
+
+    cache_key: str
+
+
+@dataclass(slots=True)
+class Invoke:
+    """Run the user's code; result: its value."""
+
+    call: Call
+    attempt: int
+
+
+@dataclass(slots=True)
+class Complete:
+    """Persist the value and record that the call completed."""
+
+    call: Call
+    value: Any
+    attempt: int
+
+
+@dataclass(slots=True)
+class Adopt:
+    """Record that the call is completed with what ``donor`` recorded."""
+
+    call: Call
+    donor: Donor
+
+
+@dataclass(slots=True)
+class Fail:
+    """Record a failed attempt; ``retry_in`` None means it was the last."""
+
+    call: Call
+    error: Exception
+    attempt: int
+    retry_in: float | None
+
+
+@dataclass(slots=True)
+class Sleep:
+    """Pause for some seconds."""
+
+    seconds: float
+
+
+@dataclass(slots=True)
+class Ask:
+    """Record a new wait."""
+
+    wait: WaitRequest
+
+
+@dataclass(slots=True)
+class Answer:
+    """Record the answer of a wait that a replay already has."""
+
+    wait: WaitRequest
+    value: Any
+    by: str
+    via: str
+
+
+@dataclass(slots=True)
+class Park:
+    """Poll for the answer, then let go. Result: the body of ``wait.resolved``."""
+
+    wait: WaitRequest
+
+
+Effect = Load | Find | Invoke | Complete | Adopt | Fail | Sleep | Ask | Answer | Park
+
+
+@dataclass(slots=True)
+class ReplayPlan:
+    """What a replay takes from its original (see `kitaru_nb.core.replay`).
+
+    Attributes:
+        rerun: call ids that must run again although their inputs are equal.
+        overrides: call id → event whose outputs replace those of the call.
+        donors: call id → completed event of the original.
+        answers: wait id → body of the original's ``wait.resolved``, for waits that needn't be asked again.
+        questions: wait id → the question that was answered.
+        wait_overrides: wait name or id → value.
+    """
+
+    original: str
+    rerun: frozenset[str] = frozenset()
+    overrides: Mapping[str, Event] = field(default_factory=dict)
+    donors: Mapping[str, Event] = field(default_factory=dict)
+    answers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    questions: Mapping[str, Any] = field(default_factory=dict)
+    wait_overrides: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Engine:
+    """The decisions of one execution. Thread-safe."""
+
+    def __init__(self, exec_id: str, history: Sequence[Event] = (), plan: ReplayPlan | None = None) -> None:
+        self.exec_id = exec_id
+        self.plan = plan
+        self.lock = threading.RLock()
+        self.completed: dict[str, Event] = {}
+        self.failed: dict[str, Event] = {}
+        self.failures: dict[str, int] = {}
+        self.places: dict[tuple[str, str, int], str] = {}
+        self.asked: dict[str, Event] = {}
+        self.resolved: dict[str, Event] = {}
+        self.saved: set[tuple[str, str, str]] = set()
+        self.producers: dict[str, str] = {}
+        self.generations: dict[str, int] = {}
+        self.last_seq = 0
+        for event in history:
+            self.take(event)
+
+    # history
+
+    def take(self, event: Event) -> None:
+        """Account for one recorded event."""
+        self.last_seq = max(self.last_seq, event.seq)
+        kind = event.kind
+        if kind == "checkpoint.completed":
+            self.completed[event.key] = event
+            self.failed.pop(event.key, None)
+            body = event.body
+            if (place := body.get("place")) is not None:
+                self.places[body.get("parent", ""), body["name"], place] = event.key
+            if "cell" in body:
+                self.generations[body["name"]] = self.generations.get(body["name"], 0) + 1
+        elif kind == "checkpoint.failed":
+            self.failures[event.key] = self.failures.get(event.key, 0) + 1
+            if event.body["final"]:
+                self.failed[event.key] = event
+        elif kind == "execution.failed":
+            # A retry runs again what failed; a mere resume doesn't (the flow may have handled it).
+            self.failed.clear()
+            self.failures.clear()
+        elif kind == "wait.created":
+            self.asked[event.key] = event
+        elif kind == "wait.resolved":
+            self.resolved[event.key] = event
+        elif kind == "artifact.saved":
+            artifact = event.body["artifact"]
+            self.saved.add((event.key, artifact["digest"], event.body.get("call", "")))
+
+    def produced(self, token: str | None, source: str) -> None:
+        """Remember that the value with this token came from ``source``, for the edges of lineage."""
+        if token is not None:
+            self.producers[token] = source
+
+    # identity
+
+    def identify(self, frame: Frame, name: str, inputs: Sequence[Input], explicit: str | None = None) -> tuple[str, int | None]:
+        """(call id, place on the main line or None) of a call made now in ``frame``."""
+        if explicit is not None:
+            base = digest(frame.scope, name, "id", explicit)
+        else:
+            base = digest(frame.scope, name, *[i.token or f"?{i.name}:{type(i.value).__qualname__}" for i in inputs])
+        with self.lock:
+            n = frame.seen[base]
+            frame.seen[base] = n + 1
+            place = None
+            if frame.strict and frame.on_main_line():
+                place = frame.places[name]
+                frame.places[name] = place + 1
+        return (base if n == 0 else digest(base, str(n))), place
+
+    def trace(self, inputs: Sequence[Input]) -> list[list[str]]:
+        """For each input the calls, waits or flow inputs that it came from."""
+        producers = self.producers
+        found = []
+        for given in inputs:
+            source = producers.get(given.token) if given.token else None
+            if source is not None:
+                found.append([source])
+            else:
+                found.append(list(dict.fromkeys(producers[p] for p in given.parts if p in producers)))
+        return found
+
+    # decisions
+
+    def call(self, call: Call) -> Generator[Effect, Any, Any]:
+        """All that happens when a checkpoint is called. Returns its value; raises what it raised."""
+        recorded = self.completed.get(call.call_id)
+        if recorded is not None:
+            return (yield Load(call, Donor(self.exec_id, recorded)))
+        self._check_place(call)
+        donor = self._donor(call)
+        if donor is None and call.cache_key is not None and self.plan is None:
+            donor = yield Find(call.cache_key)
+        if donor is not None:
+            yield Adopt(call, donor)
+            return (yield Load(call, donor))
+        if (failed := self.failed.get(call.call_id)) is not None:
+            raise call.work.recorded_failure(failed)
+        return (yield from self._attempts(call))
+
+    def _attempts(self, call: Call) -> Generator[Effect, Any, Any]:
+        failures = self.failures.get(call.call_id, 0)
+        while True:
+            attempt = failures + 1
+            try:
+                value = yield Invoke(call, attempt)
+                yield Complete(call, value, attempt)
+            except Exception as error:
+                if is_fatal(error):
+                    raise
+                failures += 1
+                retry_in = call.retry.delay_after(error, failures)
+                yield Fail(call, error, attempt, retry_in)
+                if retry_in is None:
+                    raise
+                yield Sleep(retry_in)
+            else:
+                return value
+
+    def _donor(self, call: Call) -> Donor | None:
+        plan = self.plan
+        if plan is None:
+            return None
+        if (override := plan.overrides.get(call.call_id)) is not None:
+            return Donor(plan.original, override)
+        recorded = plan.donors.get(call.call_id)
+        if recorded is None or call.call_id in plan.rerun or recorded.body.get("code") != call.code:
+            return None
+        return Donor(plan.original, recorded)
+
+    def _check_place(self, call: Call) -> None:
+        if call.place is None:
+            return
+        other = self.places.get((call.frame.scope, call.name, call.place))
+        if other is None or other == call.call_id:
+            return
+        recorded = self.completed[other].body
+        raise KitaruDivergenceError(
+            f"Checkpoint {call.name!r} (call {call.place + 1} of this name) was recorded with other inputs: "
+            f"{first_difference(recorded.get('inputs', ()), call.inputs)}. A resumed execution must ask for the same "
+            "calls; the flow's code or something that it reads from outside has changed.",
+            fix=f"kitaru executions replay {self.exec_id} --from {call.name}",
+        )
+
+    def wait(self, wait: WaitRequest) -> Generator[Effect, Any, Mapping[str, Any]]:
+        """All that happens at a wait. Returns the body of its ``wait.resolved``."""
+        if (resolved := self.resolved.get(wait.wait_id)) is not None:
+            self._check_question(wait)
+            return resolved.body
+        if wait.wait_id not in self.asked:
+            yield Ask(wait)
+            plan = self.plan
+            if plan is not None:
+                for selector in (wait.wait_id, wait.name):
+                    if selector in plan.wait_overrides:
+                        value = plan.wait_overrides[selector]
+                        return (yield Answer(wait, value, "replay", f"override of {plan.original}"))
+                answer = plan.answers.get(wait.wait_id)
+                if answer is not None and plan.questions.get(wait.wait_id) == wait.question:
+                    return (yield Answer(wait, answer.get("value"), answer["by"], f"reused from {plan.original}"))
+        return (yield Park(wait))
+
+    def _check_question(self, wait: WaitRequest) -> None:
+        asked = self.asked.get(wait.wait_id)
+        if asked is not None and asked.body.get("question") != wait.question:
+            raise KitaruDivergenceError(
+                f"Wait {wait.name!r} was answered for another question: {asked.body.get('question')!r} was asked, now "
+                f"it is {wait.question!r}. An answer must not count for something that its giver didn't see.",
+                fix=f"kitaru executions replay {self.exec_id} --from {wait.name}",
+            )
+
+
+def digest(*parts: str) -> str:
+    """20 hexadecimal characters that identify a sequence of strings."""
+    return blake2b("\0".join(parts).encode("utf-8", "surrogatepass"), digest_size=10).hexdigest()
+
+
+def first_difference(recorded: Sequence[Sequence[Any]], inputs: Sequence[Input]) -> str:
+    """The first input that differs from what was recorded, in words."""
+    before = {name: (token, preview) for name, token, preview, _ in recorded}
+    for given in inputs:
+        if given.name not in before:
+            return f"input {given.name!r} is new"
+        token, shown = before.pop(given.name)
+        if token != given.token:
+            return f"input {given.name!r} was {shown}, now it is {repr(given.value)[:80]}"
+    for name in before:
+        return f"input {name!r} is gone"
+    return "the call itself has changed"

@@ -1,0 +1,197 @@
+"""``@flow``: a durable program. ``brief.run(...)`` starts an execution and returns at once."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Generic, ParamSpec, TypeVar, overload
+
+from kitaru_nb.core import reference
+from kitaru_nb.core.create import create_execution, create_replay
+from kitaru_nb.core.handle import FlowHandle
+from kitaru_nb.core.launch import launch
+from kitaru_nb.core.replay import ReplayPreview, Scope, plan_replay
+from kitaru_nb.core.retry import Retry, as_retry
+from kitaru_nb.core.runtime import Runtime, default_runtime
+from kitaru_nb.errors import KitaruNotFoundError, KitaruUsageError
+from kitaru_nb.model import Event
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_OPTIONS = ("name", "stack", "key", "cache", "retries", "runtime")
+
+
+class Flow(Generic[P, R]):
+    """A durable program made from a function. Start it with `run`."""
+
+    def __init__(
+        self,
+        func: Callable[P, Any],
+        *,
+        name: str | None = None,
+        stack: str | None = None,
+        key: str | None = None,
+        cache: bool | None = None,
+        retries: int | Retry | None = None,
+        runtime: Runtime | None = None,
+    ) -> None:
+        if not callable(func):
+            raise KitaruUsageError(f"@flow was given {func!r}; expected a function.", fix="@flow\ndef brief(...): ...")
+        functools.update_wrapper(self, func)
+        self.func = func
+        self.name = name or func.__name__
+        self.stack = stack or "local"
+        self.key = key
+        self.cache = cache
+        self.retry = as_retry(retries)
+        self.runtime = runtime
+        self.is_async = inspect.iscoroutinefunction(func)
+        self.signature = inspect.signature(func)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Refused: a plain call would not be durable."""
+        shown = ", ".join([*(repr(a) for a in args), *(f"{k}={v!r}" for k, v in kwargs.items())])
+        raise KitaruUsageError(
+            f"Flow {self.name!r} was called like a function; a flow is started, and its result waited for.",
+            fix=f"{self.name}.run({shown[:60]}).wait()",
+        )
+
+    def __repr__(self) -> str:
+        return f"<flow {self.name}{self.signature}>"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"runtime": None}
+
+    def with_options(self, **options: Any) -> Flow[P, R]:
+        """The same flow with other options: ``name stack key cache retries runtime``."""
+        if unknown := sorted(set(options) - set(_OPTIONS)):
+            raise KitaruUsageError(
+                f"{unknown[0]!r} is no option of a flow. Options are: {', '.join(_OPTIONS)}.",
+                fix=f"{self.name}.with_options(key='...').run(...)",
+            )
+        mine = {"name": self.name, "stack": self.stack, "key": self.key, "cache": self.cache}
+        return Flow(self.func, **(mine | {"retries": self.retry, "runtime": self.runtime} | options))
+
+    def run(self, *args: Any, **kwargs: Any) -> FlowHandle[R]:
+        """Start an execution with these inputs; a handle, at once.
+
+        ``stack=``, ``cache=`` and ``retries=`` are taken as options where the flow has no such parameter.
+
+        Raises:
+            KitaruUsageError: inputs that don't fit the flow's signature.
+            KitaruSerializationError: an input that can't be persisted. Nothing was started.
+        """
+        if reference.loading_script:
+            raise reference.DefinitionsOnly
+        options = {o: kwargs.pop(o) for o in ("stack", "cache", "retries") if o in kwargs and o not in self.signature.parameters}
+        flow = self.with_options(**options) if options else self
+        inputs = flow.bind(args, kwargs)
+        runtime = self.runtime or default_runtime()
+        execution = create_execution(runtime, flow, inputs)
+        return launch(runtime, execution, flow)
+
+    def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Inputs by name, defaults included. Raises `KitaruUsageError` when they don't fit the signature."""
+        try:
+            bound = self.signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise KitaruUsageError(
+                f"Flow {self.name!r} can't be started with these inputs: {error}. It takes {self.name}{self.signature}."
+            ) from error
+        bound.apply_defaults()
+        return dict(bound.arguments)
+
+    def replay(
+        self,
+        exec_id: str,
+        *,
+        from_: str | Sequence[str] | None = None,
+        overrides: Mapping[str, Any] | None = None,
+        scope: Scope = "downstream",
+        **inputs: Any,
+    ) -> FlowHandle[R]:
+        """Start a new execution from an old one: ``from_`` and what depends on it run again, the rest is reused.
+
+        Args:
+            from_: selectors (``name``, ``name#2``, call id) of the checkpoints to begin with.
+            overrides: values to use instead: ``{"checkpoint.research": notes, "wait.approve": True}``.
+            scope: ``after`` also runs all that came later in program order.
+            inputs: new values of flow inputs.
+
+        Raises:
+            KitaruNotFoundError, KitaruUsageError: as `replay_plan`.
+        """
+        runtime = self.runtime or default_runtime()
+        execution = create_replay(
+            runtime, exec_id, from_=from_, overrides=overrides, scope=scope, inputs=inputs, flow=self
+        )
+        return launch(runtime, execution, self)
+
+    def replay_plan(
+        self,
+        exec_id: str,
+        *,
+        from_: str | Sequence[str] | None = None,
+        overrides: Mapping[str, Any] | None = None,
+        scope: Scope = "downstream",
+        **inputs: Any,
+    ) -> ReplayPreview:
+        """What `replay` would run again, reuse and ask; nothing is started.
+
+        Raises:
+            KitaruNotFoundError: a selector that means nothing; lists what there is.
+            KitaruUsageError: an ambiguous selector.
+        """
+        runtime = self.runtime or default_runtime()
+        return plan_replay(
+            runtime, exec_id, from_=from_, overrides=overrides, scope=scope, changed_inputs=list(inputs)
+        ).preview
+
+
+def load_flow(created: Event, runtime: Runtime) -> Flow[..., Any]:
+    """The flow of an execution, found again from its ``execution.created`` event.
+
+    Raises:
+        KitaruNotFoundError: its module, script or function is gone; the message says which.
+    """
+    found = reference.load_object(created, runtime)
+    if not isinstance(found, Flow):
+        ref = created.body["ref"]
+        where, name = ref.get("path") or ref.get("module"), ref.get("qualname")
+        raise KitaruNotFoundError(
+            f"{where} no longer defines a flow {name!r} (found {type(found).__name__}); {created.exec_id} needs it.",
+            fix=f"restore {name} in {where}, then: kitaru executions resume {created.exec_id}",
+        )
+    return found
+
+
+@overload
+def flow(func: Callable[P, R], /) -> Flow[P, R]: ...
+
+
+@overload
+def flow(
+    *,
+    name: str | None = None,
+    stack: str | None = None,
+    cache: bool | None = None,
+    retries: int | Retry | None = None,
+) -> Callable[[Callable[P, R]], Flow[P, R]]: ...
+
+
+def flow(func: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+    """Make a function a durable program; as ``@flow`` or ``@flow(retries=1)``.
+
+    The function's body runs again when an execution is resumed, while its checkpoints return what they recorded. So it
+    should do its work in checkpoints, and be the same each time between them.
+
+    Args:
+        stack: where it runs: ``local`` (a thread of this process, default) or ``process`` (a process of its own).
+        cache: default of ``cache`` for its executions.
+        retries: how often an execution whose body raised goes on by itself.
+    """
+    if func is None:
+        return lambda function: Flow(function, **options)
+    return Flow(func, **options)

@@ -1,0 +1,62 @@
+"""One background thread per process looks after every running execution: late events, leases, cancel requests."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from kitaru_nb.errors import KitaruBackendError, KitaruFencedError, KitaruStateError
+
+if TYPE_CHECKING:
+    from kitaru_nb.core.run import Run
+
+TICK = 0.05
+
+
+class Keeper:
+    """Ticks every 50 ms while there is an execution to look after; the thread ends with the last one."""
+
+    def __init__(self) -> None:
+        self._runs: set[Run] = set()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def add(self, run: Run) -> None:
+        """Look after ``run`` from now on."""
+        with self._lock:
+            self._runs.add(run)
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._watch, name="kitaru-keeper", daemon=True)
+                self._thread.start()
+
+    def remove(self, run: Run) -> None:
+        """No longer look after ``run``."""
+        with self._lock:
+            self._runs.discard(run)
+
+    def _watch(self) -> None:
+        while True:
+            time.sleep(TICK)
+            with self._lock:
+                runs = list(self._runs)
+                if not runs:
+                    self._thread = None
+                    return
+            now = time.monotonic()
+            for run in runs:
+                tick(run, now)
+
+
+def tick(run: Run, now: float) -> None:
+    """One look after one run. A lost lease ends it; storage that is gone for the moment is tried again."""
+    try:
+        run.tick(now)
+    except (KitaruFencedError, KitaruStateError) as error:
+        run.interrupt("fenced", str(error))
+    except KitaruBackendError:
+        # The run itself meets the same error at its next commit and reports it; the keeper only must not die of it.
+        return
+
+
+keeper = Keeper()

@@ -1,0 +1,115 @@
+"""stdout, stderr and logging of each checkpoint become its log; the output itself goes on to where it went before."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+from kitaru_nb.core.context import current
+
+_lock = threading.Lock()
+_users = 0
+_handler: logging.Handler | None = None
+
+
+class Tee:
+    """A text stream that also hands what is written to the log of the running checkpoint."""
+
+    def __init__(self, stream: TextIO, source: str) -> None:
+        self.stream = stream
+        self.source = source
+
+    def write(self, text: str) -> int:
+        """Write to the stream behind, and to the log of the calling checkpoint."""
+        frame = current.get()
+        if frame is not None and text:
+            frame.run.log_text(frame.call_id, self.source, "INFO" if self.source == "stdout" else "ERROR", text)
+        return self.stream.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+class LogHandler(logging.Handler):
+    """Hands each record to the log of the checkpoint that emitted it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        frame = current.get()
+        if frame is not None:
+            try:
+                text = self.format(record)
+            except Exception:
+                self.handleError(record)
+                return
+            frame.run.log_text(frame.call_id, "logging", record.levelname, text + "\n")
+
+
+@contextmanager
+def captured() -> Iterator[None]:
+    """While at least one execution runs in this process, streams and root logger are listened to."""
+    global _users, _handler
+    with _lock:
+        _users += 1
+        if not isinstance(sys.stdout, Tee):
+            sys.stdout = Tee(sys.stdout, "stdout")  # type: ignore[assignment]
+        if not isinstance(sys.stderr, Tee):
+            sys.stderr = Tee(sys.stderr, "stderr")  # type: ignore[assignment]
+        if _handler is None:
+            _handler = LogHandler()
+            logging.getLogger().addHandler(_handler)
+    try:
+        yield
+    finally:
+        with _lock:
+            _users -= 1
+            if _users == 0:
+                if isinstance(sys.stdout, Tee):
+                    sys.stdout = sys.stdout.stream
+                if isinstance(sys.stderr, Tee):
+                    sys.stderr = sys.stderr.stream
+                if _handler is not None:
+                    logging.getLogger().removeHandler(_handler)
+                    _handler = None
+
+
+class LogBuffer:
+    """Lines that aren't in the journal yet, by call id. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lines: dict[str, list[list[Any]]] = {}
+        self._partial: dict[tuple[str, str], str] = {}
+
+    def add(self, call_id: str, source: str, level: str, text: str) -> None:
+        """Take text; lines that aren't ended yet wait for their end."""
+        with self._lock:
+            *lines, rest = (self._partial.pop((call_id, source), "") + text).split("\n")
+            if rest:
+                self._partial[call_id, source] = rest
+            if lines:
+                now = time.time()
+                self._lines.setdefault(call_id, []).extend([now, source, level, line] for line in lines)
+
+    def take(self, call_id: str) -> list[list[Any]]:
+        """All lines of a call that ends, its unfinished ones included."""
+        if not self._lines and not self._partial:
+            return []
+        with self._lock:
+            lines = self._lines.pop(call_id, [])
+            for source in ("stdout", "stderr", "logging"):
+                if rest := self._partial.pop((call_id, source), ""):
+                    lines.append([time.time(), source, "INFO", rest])
+            return lines
+
+    def take_finished(self) -> dict[str, list[list[Any]]]:
+        """Every finished line of every call."""
+        if not self._lines:
+            return {}
+        with self._lock:
+            lines, self._lines = self._lines, {}
+            return lines

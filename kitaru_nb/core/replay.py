@@ -1,0 +1,256 @@
+"""Replay: a new execution made from an old one. Chosen checkpoints and what depends on them run again, the rest is
+reused by reference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from kitaru_nb.core.engine import ReplayPlan
+from kitaru_nb.core.lineage import downstream, enclosing
+from kitaru_nb.core.runtime import Runtime
+from kitaru_nb.errors import KitaruNotFoundError, KitaruUsageError
+from kitaru_nb.journal.fold import fold, pack_artifact
+from kitaru_nb.model import CheckpointCall, Event, Execution
+
+Scope = Literal["downstream", "after"]
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayPreview:
+    """What a replay would do, before anything runs.
+
+    Attributes:
+        runs: selectors of the calls that run again for certain; others follow when their inputs turn out different.
+        enters: calls around those, whose bodies run again while what they finished inside is reused.
+        reused: selectors of the calls whose outputs are reused.
+        asks: names of waits that are asked again.
+        tokens_saved, cost_saved, seconds_saved: sums over the reused calls (outermost ones, for seconds).
+    """
+
+    original_exec_id: str
+    runs: tuple[str, ...]
+    enters: tuple[str, ...]
+    reused: tuple[str, ...]
+    overridden: tuple[str, ...]
+    asks: tuple[str, ...]
+    tokens_saved: int
+    cost_saved: float
+    seconds_saved: float
+
+
+@dataclass(slots=True)
+class Replay:
+    """A planned replay: the JSON body that the new execution keeps of it, with its blob, and the preview."""
+
+    body: dict[str, Any]
+    preview: ReplayPreview
+    blob: bytearray = field(default_factory=bytearray)
+
+
+def plan_replay(
+    runtime: Runtime,
+    exec_id: str,
+    *,
+    from_: str | Sequence[str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    scope: Scope = "downstream",
+    changed_inputs: Sequence[str] = (),
+    blob: bytearray | None = None,
+) -> Replay:
+    """Decide what runs again.
+
+    Raises:
+        KitaruNotFoundError: no such execution, or a selector that means nothing in it; lists what there is.
+        KitaruUsageError: an ambiguous selector, an unknown kind of override, or nothing to run again.
+    """
+    execution = fold(runtime.journal.execution(exec_id), runtime.journal.history(exec_id))
+    overrides = overrides or {}
+    selectors = [from_] if isinstance(from_, str) else list(from_ or ())
+    if not selectors and not overrides and not changed_inputs:
+        raise KitaruUsageError(
+            f"A replay of {exec_id} needs something to begin with: a checkpoint, an override or new inputs.",
+            fix=f"kitaru executions replay {exec_id} --from {_first_selector(execution)}",
+        )
+    roots = [select(execution, s) for s in selectors]
+    blob = bytearray() if blob is None else blob
+    calls, waits = _overrides(runtime, execution, overrides, blob)
+    rerun = downstream(execution, [*roots, *calls, *(f"input:{name}" for name in changed_inputs)]) - set(calls)
+    rerun |= {r for r in roots if not r.startswith("wait:")}
+    rerun -= set(calls)
+    if scope == "after":
+        rerun |= _after(execution, [*roots, *calls]) - set(calls)
+    rewaits = _asked_again(execution, rerun, [r for r in roots if r.startswith("wait:")])
+    body = {
+        "from": selectors,
+        "scope": scope,
+        "rerun": sorted(rerun | enclosing(execution, rerun)),
+        "overrides": calls,
+        "wait_overrides": waits,
+        "reask": sorted(rewaits),
+    }
+    return Replay(body, _preview(execution, rerun, calls, rewaits, waits), blob)
+
+
+def load_plan(runtime: Runtime, created: Event) -> ReplayPlan | None:
+    """The plan that the engine follows, from what the new execution keeps of it."""
+    body = created.body.get("plan")
+    if body is None:
+        return None
+    original = created.body["original"]
+    plan_donors: dict[str, Event] = {}
+    answers: dict[str, Mapping[str, Any]] = {}
+    questions: dict[str, Any] = {}
+    reask = set(body["reask"])
+    for event in runtime.journal.history(original):
+        if event.kind == "checkpoint.completed":
+            plan_donors[event.key] = event
+        elif event.kind == "wait.created":
+            questions[event.key] = event.body.get("question")
+        elif event.kind == "wait.resolved" and event.key not in reask and not event.body.get("aborted"):
+            answers[event.key] = event.body
+    overrides = {
+        call_id: Event(original, "checkpoint.completed", call_id, created.at, {"outputs": outputs}, created.blob)
+        for call_id, outputs in body["overrides"].items()
+    }
+    return ReplayPlan(
+        original=original,
+        rerun=frozenset(body["rerun"]),
+        overrides=overrides,
+        donors=plan_donors,
+        answers=answers,
+        questions=questions,
+        wait_overrides=body["wait_overrides"],
+    )
+
+
+def select(execution: Execution, selector: str) -> str:
+    """The call id (or ``wait:ID``) that a selector means: ``name``, ``name#2``, a call id, or a wait's name.
+
+    Raises:
+        KitaruNotFoundError: it means nothing here.
+        KitaruUsageError: it means several calls.
+    """
+    name, _, number = selector.partition("#")
+    named = [c for c in execution.checkpoints if c.name == name]
+    for call in execution.checkpoints:
+        if selector == call.call_id:
+            return call.call_id
+    if number:
+        wanted = f"{name}#{number}" if number != "1" else name
+        matches = [c for c in named if c.selector == wanted]
+    else:
+        matches = named
+    if len(matches) == 1:
+        return matches[0].call_id
+    if matches:
+        choices = ", ".join(_numbered(c) for c in matches)
+        raise KitaruUsageError(
+            f"{selector!r} means {len(matches)} calls in {execution.exec_id}: {choices}.",
+            fix=f"--from '{_numbered(matches[-1])}'",
+        )
+    for wait in execution.waits:
+        if selector.removeprefix("wait.") in (wait.name, wait.wait_id):
+            return f"wait:{wait.wait_id}"
+    there = [c.selector for c in execution.checkpoints] + [f"{w.name} (wait)" for w in execution.waits]
+    raise KitaruNotFoundError(
+        f"{execution.exec_id} has no checkpoint {selector!r}. Available: {', '.join(there) or 'none'}.",
+        fix=f"kitaru executions get {execution.exec_id}",
+    )
+
+
+def _numbered(call: CheckpointCall) -> str:
+    return call.selector if "#" in call.selector else f"{call.selector}#1"
+
+
+def _first_selector(execution: Execution) -> str:
+    return execution.checkpoints[0].selector if execution.checkpoints else "CHECKPOINT"
+
+
+def _overrides(
+    runtime: Runtime, execution: Execution, overrides: Mapping[str, Any], blob: bytearray
+) -> tuple[dict[str, list[dict[str, Any]]], dict[str, Any]]:
+    """({call id: packed outputs}, {wait name: value})."""
+    calls: dict[str, list[dict[str, Any]]] = {}
+    waits: dict[str, Any] = {}
+    for key, value in overrides.items():
+        kind, _, selector = key.partition(".")
+        if kind == "wait" and selector:
+            if selector not in {n for w in execution.waits for n in (w.name, w.wait_id)}:
+                there = ", ".join(f"wait.{w.name}" for w in execution.waits) or "none"
+                raise KitaruNotFoundError(f"{execution.exec_id} has no wait {selector!r}. Available: {there}.")
+            waits[selector] = value
+        elif kind == "checkpoint" and selector:
+            call_id = select(execution, selector)
+            call = next(c for c in execution.checkpoints if c.call_id == call_id)
+            calls[call_id] = [pack_artifact(a, blob) for a in _overriding(runtime, call, value)]
+        else:
+            raise KitaruUsageError(
+                f"Override {key!r} can't be: expected 'checkpoint.NAME' or 'wait.NAME'.",
+                fix=f"overrides={{'checkpoint.{_first_selector(execution)}': value}}",
+            )
+    return calls, waits
+
+
+def _overriding(runtime: Runtime, call: CheckpointCall, value: Any) -> list[Any]:
+    variables = [name for a in call.artifacts for name in a.names]
+    if not variables:
+        return [runtime.store.write(value, name=call.name, producing_call=call.call_id)]
+    if not isinstance(value, Mapping) or set(value) != set(variables):
+        raise KitaruUsageError(
+            f"The override of cell {call.name!r} is {value!r}; expected a mapping with the variables that the cell "
+            f"sets: {', '.join(variables)}.",
+            fix=f"overrides={{'checkpoint.{call.name}': {{{', '.join(repr(v) + ': ...' for v in variables)}}}}}",
+        )
+    return [
+        runtime.store.write(item, name=name, names=(name,), producing_call=call.call_id) for name, item in value.items()
+    ]
+
+
+def _after(execution: Execution, roots: Sequence[str]) -> set[str]:
+    """Everything that started after the first of ``roots``."""
+    order = [c.call_id for c in execution.checkpoints]
+    first = min((order.index(r) for r in roots if r in order), default=len(order))
+    return set(order[first:])
+
+
+def _asked_again(execution: Execution, rerun: set[str], roots: Sequence[str]) -> set[str]:
+    """Waits after something that runs again: an answer given to an old result must not count for a new one."""
+    starts = [c.started_at for c in execution.checkpoints if c.call_id in rerun and c.started_at]
+    first = min(starts, default=None)
+    again = {r.removeprefix("wait:") for r in roots}
+    for wait in execution.waits:
+        if first is not None and wait.created_at >= first:
+            again.add(wait.wait_id)
+    return again
+
+
+def _preview(
+    execution: Execution, rerun: set[str], overridden: Mapping[str, Any], rewaits: set[str], waits: Mapping[str, Any]
+) -> ReplayPreview:
+    enters = enclosing(execution, rerun) - rerun
+    reused = [c for c in execution.checkpoints if c.call_id not in rerun | enters | set(overridden)]
+    kept = {c.call_id for c in reused}
+    seconds = sum(c.duration or 0.0 for c in reused if c.parent not in kept)
+    return ReplayPreview(
+        execution.exec_id,
+        runs=tuple(c.selector for c in execution.checkpoints if c.call_id in rerun),
+        enters=tuple(c.selector for c in execution.checkpoints if c.call_id in enters),
+        reused=tuple(c.selector for c in reused),
+        overridden=tuple(c.selector for c in execution.checkpoints if c.call_id in overridden),
+        asks=tuple(w.name for w in execution.waits if w.wait_id in rewaits and w.name not in waits),
+        tokens_saved=sum(tokens_of(c) for c in reused),
+        cost_saved=round(sum(float(c.metadata.get("cost") or 0) for c in reused), 6),
+        seconds_saved=round(seconds, 3),
+    )
+
+
+def tokens_of(call: CheckpointCall) -> int:
+    """Tokens that a call logged: ``tokens``, or input plus output tokens."""
+    metadata = call.metadata
+    if "tokens" in metadata:
+        return int(metadata["tokens"])
+    return int(metadata.get("input_tokens") or 0) + int(metadata.get("output_tokens") or 0)
+
+

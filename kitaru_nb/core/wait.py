@@ -1,0 +1,184 @@
+"""``wait``: a named pause that a person, webhook, agent, clock or command resolves."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any, TypeVar, overload
+
+from kitaru_nb.core.context import Frame, require_frame
+from kitaru_nb.core.drive import drive, drive_async
+from kitaru_nb.core.engine import WaitRequest, digest
+from kitaru_nb.errors import KitaruContextError, KitaruStateError, KitaruUsageError, KitaruWaitValidationError
+
+T = TypeVar("T")
+
+_PLAIN_SCHEMAS: dict[Any, dict[str, str]] = {
+    bool: {"type": "boolean"},
+    str: {"type": "string"},
+    int: {"type": "integer"},
+    float: {"type": "number"},
+}
+
+
+@overload
+def wait(
+    name: str | None = None,
+    *,
+    question: str | None = None,
+    schema: type[T],
+    timeout: float | None = None,
+    until: datetime | timedelta | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> T: ...
+
+
+@overload
+def wait(
+    name: str | None = None,
+    *,
+    question: str | None = None,
+    timeout: float | None = None,
+    until: datetime | timedelta | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> bool: ...
+
+
+def wait(
+    name: Any = None,
+    *,
+    question: str | None = None,
+    schema: Any = bool,
+    timeout: float | None = None,
+    until: datetime | timedelta | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> Any:
+    """Pause the flow until somebody answers; the answer.
+
+    The worker polls for ``timeout`` seconds (default: 600 where a flow runs on a thread, 0 in workers and notebooks),
+    then lets go: the process or pod may end, and the answer starts a fresh one.
+
+    Args:
+        name: how the wait is called when it is answered; default ``wait``.
+        question: what the person who answers should read.
+        schema: type of the answer, anything that pydantic can make a JSON Schema from.
+        until: instant (or time from now) at which the clock resolves the wait with None.
+        metadata: JSON values to show beside the question.
+
+    Raises:
+        KitaruContextError: outside a flow, or inside a checkpoint (a checkpoint must not hold compute while it waits).
+        KitaruStateError: the wait was aborted.
+        KitaruDivergenceError: it was answered for another question.
+        Paused: the worker lets go (not an error; don't catch it).
+    """
+    frame, request, adapter = _prepare(name, question, schema, timeout, until, metadata)
+    body = drive(frame.run.engine.wait(request), frame.run.perform)
+    return _answered(request, body, adapter, frame)
+
+
+async def wait_async(
+    name: Any = None,
+    *,
+    question: str | None = None,
+    schema: Any = bool,
+    timeout: float | None = None,
+    until: datetime | timedelta | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> Any:
+    """`wait` for asynchronous flows: other tasks of the flow go on while it polls."""
+    frame, request, adapter = _prepare(name, question, schema, timeout, until, metadata)
+    body = await drive_async(frame.run.engine.wait(request), frame.run.perform_async)
+    return _answered(request, body, adapter, frame)
+
+
+def _prepare(
+    name: Any,
+    question: str | None,
+    schema: Any,
+    timeout: float | None,
+    until: datetime | timedelta | None,
+    metadata: Mapping[str, Any] | None,
+) -> tuple[Frame, WaitRequest, Any]:
+    if name is not None and not isinstance(name, str):
+        name, schema = None, name  # Kitaru's first parameter is the schema
+    name = name or "wait"
+    frame = require_frame("wait()")
+    if frame.call_id:
+        raise KitaruContextError(
+            f"wait({name!r}) was called inside checkpoint {frame.name!r}; a wait lets its worker go, so it belongs in "
+            "the body of the flow (or in a plain cell of the notebook).",
+            fix=f"move wait({name!r}, ...) out of {frame.name}() into the flow",
+        )
+    frame.run.check()
+    json_schema, adapter = schema_of(schema)
+    if timeout is not None and timeout < 0:
+        raise KitaruUsageError(f"timeout={timeout!r} can't be: expected seconds >= 0.", fix=f"wait({name!r}, timeout=0)")
+    wait_id = _identify(frame, name, question, json_schema)
+    recorded = frame.run.engine.asked.get(wait_id)
+    instant = recorded.body.get("until") if recorded else _instant(until)
+    request = WaitRequest(
+        wait_id, name, question, json_schema, dict(metadata or {}), timeout, instant, frame, after=frame.last
+    )
+    return frame, request, adapter
+
+
+def _identify(frame: Frame, name: str, question: str | None, schema: Mapping[str, Any]) -> str:
+    """In a flow the n-th wait of this name; in a notebook this very question, however often its cell runs."""
+    if not frame.strict:
+        return digest(frame.scope, "wait", name, question or "", repr(sorted(schema.items(), key=str)))
+    base = digest(frame.scope, "wait", name)
+    n = frame.seen[base]
+    frame.seen[base] = n + 1
+    return base if n == 0 else digest(base, str(n))
+
+
+def _instant(until: datetime | timedelta | None) -> float | None:
+    if until is None:
+        return None
+    if isinstance(until, timedelta):
+        return time.time() + until.total_seconds()
+    if isinstance(until, datetime) and until.tzinfo is not None:
+        return until.timestamp()
+    raise KitaruUsageError(
+        f"until={until!r} can't be: expected a timedelta, or a datetime with a time zone.",
+        fix="until=timedelta(hours=2)",
+    )
+
+
+def schema_of(schema: Any) -> tuple[Mapping[str, Any], Any]:
+    """(JSON Schema, pydantic TypeAdapter or None) of a type. Raises `KitaruUsageError` when pydantic has none."""
+    if schema in _PLAIN_SCHEMAS:
+        return _PLAIN_SCHEMAS[schema], None
+    from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapter
+
+    try:
+        adapter = TypeAdapter(schema)
+        return adapter.json_schema(), adapter
+    except (PydanticSchemaGenerationError, PydanticUserError) as error:
+        raise KitaruUsageError(
+            f"schema={schema!r} can't be the type of an answer: {str(error).splitlines()[0]}",
+            fix="schema=bool, str, Literal['a', 'b'] or a pydantic model",
+        ) from error
+
+
+def _answered(request: WaitRequest, body: Mapping[str, Any], adapter: Any, frame: Frame) -> Any:
+    if body.get("aborted"):
+        raise KitaruStateError(f"Wait {request.name!r} of {frame.run.exec_id} was aborted by {body['by']}.")
+    value = body.get("value")
+    if body["via"] == "clock":
+        return None
+    frame.last = (f"wait:{request.wait_id}",)
+    if adapter is None:
+        return value
+    from pydantic import ValidationError
+
+    try:
+        answer = adapter.validate_python(value)
+    except ValidationError as error:
+        raise KitaruWaitValidationError(
+            f"The recorded answer of wait {request.name!r} no longer fits its schema: {error}",
+            fix=f"kitaru executions replay {frame.run.exec_id} --from {request.name}",
+        ) from error
+    frame.run.engine.produced(frame.run.store.token(answer), f"wait:{request.wait_id}")
+    return answer

@@ -1,0 +1,316 @@
+"""The schema of the SQLite journal as numbered steps. A file's version is the number of steps it has been through.
+
+A step that was released never changes. ``schema.sql`` holds what all steps together make: new files are made from it,
+and a test compares the two. Only this module knows sqlite-utils, and imports it (which takes seconds where pandas is
+installed) when a file is upgraded or opened for reading by people.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from kitaru_nb.errors import KitaruBackendError
+from kitaru_nb.model import ONCE
+
+if TYPE_CHECKING:
+    import sqlite_utils
+
+Migration: TypeAlias = Callable[["sqlite_utils.Database"], None]
+
+#: In the header of every journal file, so that another program's database is never taken for one.
+APPLICATION_ID = int.from_bytes(b"ktru")
+_SCHEMA = Path(__file__).with_name("schema.sql")
+
+
+def database(connection: sqlite3.Connection) -> sqlite_utils.Database:
+    """``connection`` with the conveniences of sqlite-utils."""
+    import sqlite_utils
+
+    return sqlite_utils.Database(connection, recursive_triggers=False, execute_plugins=False)
+
+
+def create(path: Path, *, durable: bool) -> None:
+    """Make a new journal file at ``path``, and its folder; nothing happens when another process was faster.
+
+    The file is made under a name of its own and published whole, so nobody ever opens half a journal.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
+    try:
+        connection = sqlite3.connect(draft, isolation_level=None)
+        try:
+            connection.execute("pragma journal_mode=wal")
+            connection.execute(f"pragma synchronous={'full' if durable else 'normal'}")
+            connection.execute(f"pragma application_id={APPLICATION_ID}")
+            schema = _SCHEMA.read_text(encoding="utf-8")
+            connection.executescript(f"begin;\n{schema}\ncommit;")
+        finally:
+            connection.close()
+        _publish(draft, path, durable)
+    finally:
+        for leftover in (draft, Path(f"{draft}-wal"), Path(f"{draft}-shm"), Path(f"{draft}-journal")):
+            leftover.unlink(missing_ok=True)
+
+
+def _publish(draft: Path, path: Path, durable: bool) -> None:
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        return
+    except OSError:
+        # A file system without hard links. Two processes that create the same journal in the same instant could then
+        # each believe to be the first; renaming is still all or nothing.
+        if not path.exists():
+            draft.replace(path)
+    if durable and os.name == "posix":
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def check_header(path: Path) -> int:
+    """The schema version in the file's header. The file isn't touched, and no file appears beside it.
+
+    Raises:
+        KitaruBackendError: the file isn't a journal, or a newer version wrote it.
+    """
+    if path.stat().st_size == 0:
+        raise _foreign(path, "is empty")
+    # Not by open(path): closing that would drop the file locks that other handles in this process hold.
+    connection = sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)
+    try:
+        (found,) = connection.execute("pragma application_id").fetchone()
+        (version,) = connection.execute("pragma user_version").fetchone()
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_NOTADB:
+            raise
+        raise _foreign(path, "is not a SQLite file") from error
+    finally:
+        connection.close()
+    if found != APPLICATION_ID:
+        raise _foreign(path, f"is a SQLite file of another program (application id {found})")
+    return check_version(path, version)
+
+
+def check_version(path: Path, version: int) -> int:
+    """Return ``version``, or raise `KitaruBackendError` when it is newer than this program's."""
+    if version > SCHEMA_VERSION:
+        raise KitaruBackendError(
+            f"{path} was written by a newer kitaru-nb: its schema is version {version}, this one knows versions up to "
+            f"{SCHEMA_VERSION}. The file was left as it is.",
+            fix="pip install --upgrade kitaru-nb",
+        )
+    return version
+
+
+def _foreign(path: Path, what: str) -> KitaruBackendError:
+    return KitaruBackendError(
+        f"{path} {what}; expected a journal of kitaru-nb, or no file. It was left as it is.",
+        fix="export KITARU_HOME=/a/folder/of/its/own",
+    )
+
+
+def migrate(connection: sqlite3.Connection, migrations: Sequence[Migration] | None = None) -> None:
+    """Bring a journal to the newest version: all missing steps in one transaction, or none.
+
+    Processes that do this at once wait for each other, and the later ones find nothing to do.
+    """
+    steps = MIGRATIONS if migrations is None else migrations
+    connection.execute("begin immediate")
+    try:
+        (version,) = connection.execute("pragma user_version").fetchone()
+        if version < len(steps):
+            tables = database(connection)
+            for step in steps[version:]:
+                step(tables)
+            connection.execute(f"pragma user_version={len(steps)}")
+        connection.execute("commit")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("rollback")
+        raise
+
+
+def structure(connection: sqlite3.Connection) -> str:
+    """The schema of a journal as SQL. Of a file that went through all steps, this is the text of ``schema.sql``."""
+    statements = [
+        "\n".join(line.rstrip() for line in sql.strip().splitlines()) + ";\n"
+        for (sql,) in connection.execute("select sql from sqlite_master where sql is not null order by rowid")
+    ]
+    (version,) = connection.execute("pragma user_version").fetchone()
+    return "\n".join([*statements, f"pragma user_version={version};\n"])
+
+
+def _v1(db: sqlite_utils.Database) -> None:
+    _v1_executions(db)
+    _v1_journal(db)
+    _v1_references(db)
+    db.create_view("checkpoints", _V1_CHECKPOINTS)
+    db.create_view("artifacts", _V1_ARTIFACTS)
+    db.create_view("waits", _V1_WAITS)
+
+
+def _v1_executions(db: sqlite_utils.Database) -> None:
+    columns: dict[str, Any] = {
+        "id": str,
+        "flow": str,
+        "status": str,
+        "created_at": float,
+        "updated_at": float,
+        "ended_at": float,
+        "original_exec_id": str,
+        "deployment": str,
+        "stack": str,
+        "key": str,
+        "epoch": int,
+        "lease_owner": str,
+        "lease_expires_at": float,
+    }
+    table: Any = db["executions"]
+    table.create(
+        columns,
+        pk="id",
+        not_null={"id", "flow", "status", "created_at", "updated_at", "stack", "epoch"},
+        defaults={"epoch": 0},
+    )
+    table.create_index(["flow", "id"])
+    table.create_index(["status", "id"])
+    table.create_index(["flow", "status", "id"])
+    db.execute("create unique index executions_key on executions (flow, key) where key is not null")
+
+
+def _v1_journal(db: sqlite_utils.Database) -> None:
+    columns: dict[str, Any] = {
+        "seq": int,
+        "exec_id": str,
+        "kind": str,
+        "key": str,
+        "at": float,
+        "body": str,
+        "blob": bytes,
+        "cache_key": str,
+    }
+    table: Any = db["journal"]
+    table.create(columns, pk="seq", not_null={"exec_id", "kind", "key", "at", "body"})
+    table.create_index(["exec_id", "seq"])
+    once = ", ".join(f"'{kind}'" for kind in sorted(ONCE))
+    db.execute(f"create unique index journal_once on journal (exec_id, kind, key) where kind in ({once})")
+    db.execute("create index journal_cache_key on journal (cache_key) where cache_key is not null")
+    _v1_pending_waits(db)
+
+
+def _v1_pending_waits(db: sqlite_utils.Database) -> None:
+    # Triggers keep this table in step within the very statement that adds the event, whoever writes it.
+    columns: dict[str, Any] = {"seq": int, "exec_id": str, "wait_id": str, "until": float}
+    table: Any = db["pending_waits"]
+    table.create(columns, pk="seq", not_null={"exec_id", "wait_id"})
+    table.create_index(["exec_id", "wait_id"])
+    db.execute("create index pending_waits_until on pending_waits (until) where until is not null")
+    db.execute("""
+        create trigger wait_created after insert on journal when new.kind = 'wait.created' begin
+            insert into pending_waits (seq, exec_id, wait_id, until)
+            select new.seq, new.exec_id, new.key, json_extract(new.body, '$.until')
+            where not exists (
+                select 1 from journal where exec_id = new.exec_id and kind = 'wait.resolved' and key = new.key);
+        end""")
+    db.execute("""
+        create trigger wait_resolved after insert on journal when new.kind = 'wait.resolved' begin
+            delete from pending_waits where exec_id = new.exec_id and wait_id = new.key;
+        end""")
+
+
+def _v1_references(db: sqlite_utils.Database) -> None:
+    refs: Any = db["refs"]
+    refs.create({"name": str, "value": str}, pk="name", not_null={"name", "value"})
+    changes: Any = db["ref_changes"]
+    columns: dict[str, Any] = {"id": int, "name": str, "value": str, "at": float, "by": str}
+    changes.create(columns, pk="id", not_null={"name", "at", "by"})
+    changes.create_index(["name", "id"])
+
+
+def _iso(instant: str) -> str:
+    return f"strftime('%Y-%m-%dT%H:%M:%fZ', {instant}, 'unixepoch')"
+
+
+# One line for each call: its completion, else its newest event, says how it stands. SQLite takes the bare columns from
+# the row where max() is; 1 << 62 puts completions above all, because a late `started` may follow one.
+_V1_CHECKPOINTS = f"""
+    select exec_id, call_id, name, type, status,
+        {_iso("started")} as started_at,
+        case when status in ('running', 'retrying') then null else {_iso("coalesce(started + seconds, at)")} end
+            as ended_at,
+        seconds, attempt, parent, error, reused_from
+    from (
+        select exec_id, key as call_id, at, max(seq + case kind when 'checkpoint.completed' then 1 << 62 else 0 end),
+            json_extract(body, '$.name') as name,
+            json_extract(body, '$.type') as type,
+            case kind
+                when 'checkpoint.completed' then
+                    case when json_extract(body, '$.reused') is null then 'completed' else 'reused' end
+                when 'checkpoint.failed' then
+                    case when json_extract(body, '$.final') then 'failed' else 'retrying' end
+                else 'running' end as status,
+            coalesce(json_extract(body, '$.started_at'), case kind when 'checkpoint.started' then at end) as started,
+            json_extract(body, '$.duration') as seconds,
+            json_extract(body, '$.attempt') as attempt,
+            json_extract(body, '$.parent') as parent,
+            json_extract(body, '$.failure.message') as error,
+            json_extract(body, '$.reused.exec_id') as reused_from
+        from journal
+        where kind in ('checkpoint.started', 'checkpoint.completed', 'checkpoint.failed')
+        group by exec_id, key)"""
+
+_V1_ARTIFACTS = f"""
+    select exec_id, call_id,
+        json_extract(artifact, '$.name') as name,
+        json_extract(artifact, '$.kind') as kind,
+        json_extract(artifact, '$.python_type') as python_type,
+        json_extract(artifact, '$.media_type') as media_type,
+        json_extract(artifact, '$.size') as size,
+        json_extract(artifact, '$.preview.text') as preview,
+        case when json_extract(artifact, '$.inline') is null then 'store' else 'journal' end as stored_in,
+        json_extract(artifact, '$.digest') as digest,
+        {_iso("at")} as created_at,
+        json_extract(artifact, '$.artifact_id') as artifact_id
+    from (
+        select exec_id, journal.key as call_id, at, output.value as artifact
+        from journal, json_each(body, '$.outputs') as output
+        where journal.kind = 'checkpoint.completed'
+        union all
+        select exec_id, null, at, input.value from journal, json_each(body, '$.inputs') as input
+        where journal.kind = 'execution.created'
+        union all
+        select exec_id, json_extract(body, '$.call'), at, json_extract(body, '$.artifact') from journal
+        where kind = 'artifact.saved'
+        union all
+        select exec_id, null, at, json_extract(body, '$.result') from journal
+        where kind = 'execution.completed' and json_extract(body, '$.result') is not null)"""
+
+_V1_WAITS = f"""
+    select created.exec_id as exec_id, created.key as wait_id,
+        json_extract(created.body, '$.name') as name,
+        json_extract(created.body, '$.question') as question,
+        case when resolved.seq is null then 'pending'
+            when json_extract(resolved.body, '$.aborted') then 'aborted' else 'resolved' end as status,
+        case json_type(resolved.body, '$.value') when 'true' then 'true' when 'false' then 'false'
+            else json_extract(resolved.body, '$.value') end as value,
+        json_extract(resolved.body, '$.by') as resolved_by,
+        json_extract(resolved.body, '$.via') as via,
+        {_iso("created.at")} as created_at,
+        {_iso("json_extract(created.body, '$.until')")} as until,
+        {_iso("resolved.at")} as resolved_at,
+        resolved.at - created.at as seconds
+    from journal as created
+    left join journal as resolved on resolved.exec_id = created.exec_id
+        and resolved.kind = 'wait.resolved' and resolved.key = created.key
+    where created.kind = 'wait.created'"""
+
+MIGRATIONS: tuple[Migration, ...] = (_v1,)
+SCHEMA_VERSION = len(MIGRATIONS)

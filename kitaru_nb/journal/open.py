@@ -1,0 +1,40 @@
+"""From a URL to a journal."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Literal, cast
+
+from kitaru_nb.errors import KitaruUsageError
+from kitaru_nb.journal.base import Journal
+
+#: Back ends by URL scheme, as ``module:Class``; imported when a URL asks for them.
+BACKENDS = {
+    "sqlite": "kitaru_nb.journal.sqlite:SqliteJournal",
+    "memory": "kitaru_nb.journal.memory:MemoryJournal",
+}
+
+
+def open_journal(url: str, *, durability: Literal["power", "process"] = "power") -> Journal:
+    """Open the journal at ``url``; a SQLite file that doesn't exist is created, with its folder.
+
+    Args:
+        url: ``sqlite:///absolute/path`` or ``memory://NAME`` (the same name is the same data within a process).
+        durability: what a commit survives: ``power`` loss, or only the death of the ``process``, which is faster.
+
+    Raises:
+        KitaruUsageError: nothing answers to this scheme, or the rest of the URL can't be right.
+        KitaruBackendError: the journal can't be opened, isn't one, or was written by a newer version.
+    """
+    scheme, separator, _ = url.partition("://")
+    if not separator or scheme not in BACKENDS:
+        raise KitaruUsageError(
+            f"{url!r} is no journal URL; expected one that begins with {', '.join(f'{s}://' for s in BACKENDS)}.",
+            fix="export KITARU_JOURNAL=sqlite:///absolute/path/journal.db",
+        )
+    if durability not in ("power", "process"):
+        raise KitaruUsageError(f"durability is {durability!r}; expected 'power' or 'process'.")
+    module, _, name = BACKENDS[scheme].partition(":")
+    backend = cast(Callable[..., Journal], getattr(importlib.import_module(module), name))
+    return backend(url, durability=durability)

@@ -1,0 +1,303 @@
+"""``%wait`` and ``%kitaru``: what a person types in a notebook."""
+
+from __future__ import annotations
+
+import builtins
+import json
+import shlex
+import typing
+from collections.abc import Callable
+from typing import Any
+
+from IPython.core.magic import Magics, line_magic, magics_class, no_var_expand
+
+from kitaru_nb.cells.keys import first_difference
+from kitaru_nb.client import KitaruClient
+from kitaru_nb.core.control import find_wait, validate
+from kitaru_nb.core.create import create_replay
+from kitaru_nb.core.records import load as load_value
+from kitaru_nb.core.replay import tokens_of
+from kitaru_nb.core.wait import wait as wait_for
+from kitaru_nb.errors import KitaruNotFoundError, KitaruUsageError
+from kitaru_nb.model import Event, Execution
+from kitaru_nb.surfaces.notebook import display
+from kitaru_nb.surfaces.notebook.lineage_view import graph_svg, graph_text
+from kitaru_nb.surfaces.notebook.session import Session
+
+_COMMANDS = {
+    "status": "executions of this notebook, and the checkpoints of the current one",
+    "resume": "say where the notebook stands and what to do next",
+    "restore": "[NAME]  put the variables of finished checkpoints back without running anything",
+    "input": "WAIT VALUE  answer a wait",
+    "replay": "NAME [NAME ...] [--dry-run] [--set checkpoint.X=JSON]  run NAME and what depends on it again",
+    "diff": "[A] B  two executions side by side (A: the current one)",
+    "lineage": "[EXECUTION]  the graph of checkpoints",
+    "why": "NAME  why a checkpoint ran, or was reused",
+    "load": "EXECUTION NAME  a value that another execution recorded",
+    "logs": "[NAME]  what checkpoints printed",
+    "new": "begin a fresh execution of this notebook",
+}
+
+
+@magics_class
+class KitaruMagics(Magics):
+    """The line magics; each command of ``%kitaru`` is a method ``do_NAME``."""
+
+    def __init__(self, shell: Any, session: Session) -> None:
+        super().__init__(shell)
+        self.session = session
+
+    @property
+    def client(self) -> KitaruClient:
+        """A client on the session's journal."""
+        return KitaruClient(self.session.runtime)
+
+    @no_var_expand
+    @line_magic
+    def wait(self, line: str) -> Any:
+        """``answer = %wait NAME [--question TEXT] [--schema TYPE] [--timeout SECONDS]``"""
+        words = split(line)
+        options = take_options(words, "question", "schema", "timeout")
+        if len(words) != 1:
+            raise KitaruUsageError(
+                f"%wait takes one name, found {' '.join(words) or 'none'}.",
+                fix='answer = %wait approve --question "Publish?"',
+            )
+        question = self.shell.var_expand(options["question"]) if "question" in options else None
+        timeout = float(options["timeout"]) if "timeout" in options else None
+        return wait_for(words[0], question=question, schema=self._type(options.get("schema", "bool")), timeout=timeout)
+
+    def _type(self, text: str) -> Any:
+        names = {**vars(typing), **vars(builtins), **self.shell.user_ns}
+        try:
+            return eval(text, names)
+        except Exception as error:
+            raise KitaruUsageError(
+                f"--schema {text!r} can't be read: {error}. Expected a type, such as bool, str or a pydantic model.",
+                fix="%wait approve --schema bool",
+            ) from error
+
+    @line_magic
+    def kitaru(self, line: str) -> Any:
+        """``%kitaru COMMAND``; without one, the list of commands."""
+        words = split(line)
+        if not words:
+            display.show_table(self.shell, "%kitaru", ("command", "what it does"), list(_COMMANDS.items()))
+            return None
+        command, *rest = words
+        if command not in _COMMANDS:
+            raise KitaruUsageError(
+                f"%kitaru has no command {command!r}. Commands are: {', '.join(_COMMANDS)}.", fix="%kitaru status"
+            )
+        do: Callable[[list[str]], Any] = getattr(self, f"do_{command}")
+        return do(rest)
+
+    # commands
+
+    def do_status(self, words: list[str]) -> None:
+        """Checkpoints and waits of the current execution."""
+        execution = self._execution(words)
+        rows = [
+            (
+                c.selector,
+                c.status,
+                display.seconds_text(c.duration),
+                f"{tokens_of(c):,}" if tokens_of(c) else "",
+                ", ".join(n for a in c.artifacts for n in a.names)
+                or (str(c.artifacts[0].preview.get("text", ""))[:80] if c.artifacts else ""),
+            )
+            for c in execution.checkpoints
+        ]
+        rows += [(w.name, f"wait, {w.status}", "", "", _answer(w.value) if w.status == "resolved" else "") for w in execution.waits]
+        title = f"{execution.flow_name}: {execution.status}"
+        columns = ("checkpoint", "status", "time", "tokens", "output")
+        display.show_table(self.shell, title, columns, rows, metadata={"execution": execution.exec_id})
+
+    def do_resume(self, words: list[str]) -> None:
+        """What the notebook waits for, or that it may go on."""
+        execution = self._execution(words)
+        pending = execution.pending_wait
+        if pending is not None:
+            display.show_note(
+                self.shell,
+                f"{execution.flow_name} waits for {pending.name!r}: {pending.question or ''}",
+                colour=display.AMBER,
+                command=f"%kitaru input {pending.name} VALUE",
+            )
+            return
+        restored = self.session.restore()
+        names = ", ".join(restored) or "nothing yet"
+        text = f"Ready to go on. Restored: {names}. Run the next cell, or Run All: finished checkpoints are reused."
+        display.show_note(self.shell, text, colour=display.GREEN)
+
+    def do_restore(self, words: list[str]) -> None:
+        """Variables of finished checkpoints."""
+        restored = self.session.restore(words[0] if words else None)
+        display.show_note(self.shell, f"Restored: {', '.join(restored) or 'nothing'}", colour=display.BLUE)
+
+    def do_input(self, words: list[str]) -> None:
+        """Answer a wait from this notebook."""
+        if len(words) < 2:
+            raise KitaruUsageError("%kitaru input takes a wait and a value.", fix="%kitaru input approve true")
+        name, text = words[0], " ".join(words[1:])
+        exec_id = self._execution([]).exec_id
+        wait = find_wait(self.session.runtime, exec_id, name)
+        value = parse_value(text)
+        validate(wait, value)
+        self.client.executions.input(exec_id, wait=wait.wait_id, value=value, via="notebook")
+        display.show_note(
+            self.shell,
+            f"{name} is answered: {json.dumps(value)}. Run the waiting cell again, or Run All.",
+            colour=display.GREEN,
+        )
+
+    def do_replay(self, words: list[str]) -> None:
+        """A new execution of this notebook from its current one."""
+        dry = "--dry-run" in words
+        words = [w for w in words if w != "--dry-run"]
+        overrides = {}
+        while "--set" in words:
+            at = words.index("--set")
+            key, _, text = words[at + 1].partition("=") if at + 1 < len(words) else ("", "", "")
+            if not key or not text:
+                raise KitaruUsageError("--set takes NAME=JSON.", fix="%kitaru replay draft --set wait.approve=true")
+            overrides[key] = parse_value(text)
+            del words[at : at + 2]
+        exec_id = self._execution([]).exec_id
+        plan = self.client.executions.replay_plan(exec_id, from_=words, overrides=overrides)
+        rows = [(n, "runs again") for n in plan.runs] + [(n, "body runs again") for n in plan.enters]
+        rows += [(n, "asked again") for n in plan.asks] + [(n, "overridden") for n in plan.overridden]
+        rows += [(n, "reused") for n in plan.reused]
+        saved = f"{display.seconds_text(plan.seconds_saved)} saved"
+        saved += f", {plan.tokens_saved:,} tokens not paid again" if plan.tokens_saved else ""
+        display.show_table(self.shell, f"Replay: {saved}", ("checkpoint", "what happens"), rows)
+        if dry:
+            return
+        self.session.leave("execution.paused", {"reason": "a replay began"})
+        replayed = create_replay(self.session.runtime, exec_id, from_=words, overrides=overrides)
+        self.session.switch(replayed.exec_id)
+        display.show_note(self.shell, "The notebook is on the replay now: Run All carries it out.", colour=display.GREEN)
+
+    def do_diff(self, words: list[str]) -> None:
+        """Two executions."""
+        if not words:
+            raise KitaruUsageError("%kitaru diff takes an execution to compare with.", fix="%kitaru diff latest")
+        current = self._execution([]).exec_id if len(words) == 1 else self.client.executions.resolve(words[0])
+        found = self.client.executions.diff(current, self.client.executions.resolve(words[-1]))
+        rows = [(c.selector, c.change.replace("_", " "), c.why, c.left or "", c.right or "") for c in found.calls]
+        rows += [(name, "same" if a == b else "answer", "", a, b) for name, a, b in found.waits]
+        columns = ("checkpoint", "change", "why", "left", "right")
+        display.show_table(self.shell, f"{len(found.differing)} of {len(found.calls)} checkpoints differ", columns, rows)
+
+    def do_lineage(self, words: list[str]) -> None:
+        """The graph."""
+        execution = self._execution(words)
+        display.publish(
+            self.shell,
+            f"{execution.flow_name}\n{graph_text(execution)}",
+            graph_svg(execution),
+            {"execution": execution.exec_id},
+        )
+
+    def do_why(self, words: list[str]) -> None:
+        """The first part of the key that differed."""
+        if len(words) != 1:
+            raise KitaruUsageError("%kitaru why takes the name of a checkpoint.", fix="%kitaru why draft")
+        name = words[0]
+        run = self.session.ensure_run()
+        events = [e for e in run.engine.completed.values() if e.body["name"] == name and "cell" in e.body]
+        if not events:
+            there = ", ".join(dict.fromkeys(e.body["name"] for e in run.engine.completed.values() if "cell" in e.body))
+            raise KitaruNotFoundError(
+                f"This notebook has no finished checkpoint {name!r}. Finished: {there or 'none'}.", fix="%kitaru status"
+            )
+        display.show_note(self.shell, self._reason(name, events), colour=display.BLUE)
+
+    def _reason(self, name: str, events: list[Event]) -> str:
+        shown = self.session.last_used.get(name)
+        latest = events[-1]
+        reused = latest.body.get("reused")
+        if shown is not None and shown[1]:
+            return f"{name} was reused: its code and inputs are those of the recorded run."
+        if reused:
+            return f"{name} was taken from {reused['exec_id']}: its code and inputs are equal."
+        if len(events) == 1:
+            return f"{name} ran because nothing was recorded for it in this execution."
+        difference = first_difference(events[-2].body["cell"]["key"], latest.body["cell"]["key"])
+        return f"{name} ran because {difference or 'it was forced to'}."
+
+    def do_load(self, words: list[str]) -> Any:
+        """A value of another execution; the magic returns it."""
+        if len(words) != 2:
+            raise KitaruUsageError("%kitaru load takes an execution and a name.", fix="notes = %kitaru load latest notes")
+        return load_value(self.client.executions.resolve(words[0]), words[1], runtime=self.session.runtime)
+
+    def do_logs(self, words: list[str]) -> None:
+        """What checkpoints printed."""
+        execution = self._execution([])
+        entries = self.client.executions.logs(execution.exec_id, checkpoint=words[0] if words else None, limit=200)
+        rows = [(e.checkpoint_name or "", e.source, e.message) for e in entries]
+        display.show_table(self.shell, f"{len(rows)} lines", ("checkpoint", "source", "line"), rows)
+
+    def do_new(self, words: list[str]) -> None:
+        """A fresh execution."""
+        exec_id = self.session.new()
+        self.session.makers.clear()
+        display.publish(
+            self.shell,
+            "A fresh execution has begun: checkpoints run again.",
+            display.card(display.GREEN, f"A fresh execution has begun: checkpoints run again. {display.muted(exec_id)}"),
+            {"execution": exec_id},
+        )
+
+    def _execution(self, words: list[str]) -> Execution:
+        if words:
+            return self.client.executions.get(self.client.executions.resolve(words[0]))
+        exec_id = self.session.exec_id or self.session.runtime.journal.reference(self.session.identity)
+        if exec_id is None:
+            raise KitaruNotFoundError(
+                "This notebook has no execution yet; the first checkpoint cell begins one.",
+                fix="%%checkpoint research",
+            )
+        return self.client.executions.get(exec_id)
+
+
+def split(line: str) -> list[str]:
+    """Words of a line as a shell splits them. Raises `KitaruUsageError` for an open quote."""
+    try:
+        return shlex.split(line)
+    except ValueError as error:
+        raise KitaruUsageError(f"{line!r} can't be read: {error}.") from error
+
+
+def take_options(words: list[str], *names: str) -> dict[str, str]:
+    """Remove ``--name value`` and ``--name=value`` from ``words``; the values. Raises for unknown options."""
+    found: dict[str, str] = {}
+    for word in [w for w in words if w.startswith("--")]:
+        name, equals, value = word[2:].partition("=")
+        if name not in names:
+            raise KitaruUsageError(
+                f"{word!r} is no option here. Options are: {', '.join('--' + n for n in names)}.",
+            )
+        at = words.index(word)
+        if not equals:
+            if at + 1 >= len(words):
+                raise KitaruUsageError(f"{word} needs a value.", fix=f"{word} VALUE")
+            value = words.pop(at + 1)
+        words.pop(at)
+        found[name] = value
+    return found
+
+
+def parse_value(text: str) -> Any:
+    """JSON if it is, else the text itself."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _answer(value: Any) -> str:
+    return json.dumps(value)
+
+

@@ -1,0 +1,53 @@
+"""Checkpoint cells are rewritten before they run: ``%%checkpoint NAME`` and its body become one call.
+
+An input transformer, not a cell magic: a magic can't host ``await``, nor does it show the last expression. The body
+itself is compiled by the session as IPython compiles a plain cell, so tracebacks and ``inspect.getsource`` work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from kitaru_nb.cells.analysis import analyse
+from kitaru_nb.cells.source import read_cell
+from kitaru_nb.errors import KitaruUsageError
+
+RUN = "__kitaru_run__"
+RUN_ASYNC = "__kitaru_run_async__"
+
+
+def make_transformer(tags_of_cell: Callable[[], Sequence[str]]) -> Callable[[list[str]], list[str]]:
+    """A transformer for ``input_transformers_cleanup``: lines of a cell in, lines of Python out."""
+
+    def transform(lines: list[str]) -> list[str]:
+        source = "".join(lines)
+        try:
+            cell = read_cell(source, tags_of_cell())
+        except KitaruUsageError:
+            return [f"{RUN}({source!r})\n"]  # the same error again, from inside the cell
+        if cell.kind == "plain":
+            return lines
+        try:
+            awaits = analyse(cell.body).awaits
+        except SyntaxError:
+            awaits = False  # reported when the body is compiled, as of a plain cell
+        return [f"await {RUN_ASYNC}({source!r})\n" if awaits else f"{RUN}({source!r})\n"]
+
+    return transform
+
+
+def tags_from(shell: Any) -> Callable[[], Sequence[str]]:
+    """Tags of the cell that the front end asks to run now, from the request's metadata (none outside a kernel)."""
+
+    def tags() -> Sequence[str]:
+        kernel = getattr(shell, "kernel", None)
+        if kernel is None:
+            return ()
+        parent = kernel.get_parent("shell") or {}
+        if parent.get("header", {}).get("msg_type") != "execute_request":
+            return ()
+        found = parent.get("metadata", {}).get("tags") or ()
+        return [str(tag) for tag in found]
+
+    return tags

@@ -12,6 +12,7 @@ import tempfile
 import time
 import timeit
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +42,10 @@ def small_values(store: ArtifactStore) -> None:
     for label, value in SMALL.items():
         artifact = store.write(value, name="x")
         calls: list[Callable[[], Any]] = [
-            lambda value=value: store.token(value),
-            lambda value=value: store.write(value, name="x"),
-            lambda artifact=artifact: store.read(artifact),
-            lambda value=value: preview(value),
+            partial(store.token, value),
+            partial(store.write, value, name="x"),
+            partial(store.read, artifact),
+            partial(preview, value),
         ]
         cells = [f"{min(timeit.repeat(call, number=10_000, repeat=5)) * 100:8.2f}" for call in calls]
         print(f"{label:12}{''.join(cells)}")
@@ -56,14 +57,14 @@ def large_array(folder: Path) -> None:
     bare_write, ours_write, bare_read, ours_read = [], [], [], []
     for turn in range(ROUNDS):
         array = np.random.default_rng(turn).random(MEGABYTES * 125_000)
-        data = memoryview(array).cast("B")
+        data = array.data.cast("B")
         path = folder / "bare"
-        bare_write.append(timed(lambda data=data, path=path: write_bare(path, data)))
+        bare_write.append(timed(partial(write_bare, path, data)))
         started = time.perf_counter()
         artifact = store.write(array, name="array")
         ours_write.append(time.perf_counter() - started)
-        bare_read.append(timed(lambda path=path: read_bare(path)))
-        ours_read.append(timed(lambda artifact=artifact: store.read(artifact)))
+        bare_read.append(timed(partial(read_bare, path)))
+        ours_read.append(timed(partial(store.read, artifact)))
         path.unlink()
         Path(store.location(artifact.digest)).unlink()
     for label, bare, ours in (("write", bare_write, ours_write), ("read", bare_read, ours_read)):
@@ -90,7 +91,7 @@ def write_bare(path: Path, data: memoryview) -> None:
 
 def read_bare(path: Path) -> None:
     """The floor of a verified read into memory of its own."""
-    buffer = bytearray(path.stat().st_size)
+    buffer = np.empty(path.stat().st_size, np.uint8).data
     with path.open("rb", buffering=0) as file:
         file.readinto(buffer)
     hashlib.sha256(buffer).hexdigest()

@@ -26,6 +26,11 @@ class KitaruError(Exception):
     def __str__(self) -> str:
         return f"{self.message}\n  fix: {self.fix}" if self.fix else self.message
 
+    def _render_traceback_(self) -> list[str]:
+        # How IPython shows it: what went wrong and what to type, without the frames of the runtime between.
+        lines = str(self).splitlines()
+        return [f"\x1b[1;31m{type(self).__name__}\x1b[0m: {lines[0]}", *lines[1:]]
+
     def __reduce__(self) -> tuple[Any, ...]:
         return copyreg.__newobj__, (type(self), self.message), self.__dict__  # type: ignore[attr-defined]
 
@@ -124,4 +129,4 @@ class Paused(BaseException):
         self.reason = reason
 
     def _render_traceback_(self) -> list[str]:
-        return [f"⏸ {self.reason}"]
+        return [f"‖ {self.reason}"]

@@ -9,7 +9,9 @@ import ast
 import asyncio
 import json
 import os
+import queue
 import sys
+import tempfile
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -29,7 +31,9 @@ from kitaru_nb.model import ExecutionStatus
 
 _SKIP_TAGS = ("skip", "skip-execution", "injected-parameters")
 _BEGIN = """\
-%load_ext kitaru_nb
+from kitaru_nb.surfaces.notebook.extension import load_ipython_extension
+load_ipython_extension(get_ipython())
+del load_ipython_extension
 get_ipython().kitaru_session.ensure_run()
 """
 _FINISH = "get_ipython().kitaru_session.finish()"
@@ -71,7 +75,7 @@ class CellClient(AsyncKernelClient):  # type: ignore[misc]
             "store_history": options.get("store_history", True),
             "user_expressions": {},
             "allow_stdin": False,
-            "stop_on_error": options.get("stop_on_error", True),
+            "stop_on_error": False,  # we stop; the kernel must take one more request, which ends the execution
         }
         message = self.session.msg("execute_request", content, metadata=dict(self.cell_metadata))
         self.shell_channel.send(message)
@@ -173,9 +177,22 @@ def go_on(runtime: Runtime, exec_id: str, *, on_progress: OnProgress | None = No
 async def _run_cells(
     runtime: Runtime, exec_id: str, notebook: Any, path: Path, on_progress: OnProgress | None
 ) -> str:
-    manager = AsyncKernelManager(client_class=f"{__name__}.CellClient")
-    manager.kernel_spec.argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-    manager.cache_ports = False
+    with tempfile.TemporaryDirectory(prefix="kitaru-") as sockets:
+        manager = AsyncKernelManager(client_class=f"{__name__}.CellClient")
+        manager.kernel_spec.argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        if os.name == "posix":
+            manager.transport, manager.ip = "ipc", f"{sockets}/k"  # no port for others on this machine
+        return await _run_in(manager, runtime, exec_id, notebook, path, on_progress)
+
+
+async def _run_in(
+    manager: AsyncKernelManager,
+    runtime: Runtime,
+    exec_id: str,
+    notebook: Any,
+    path: Path,
+    on_progress: OnProgress | None,
+) -> str:
     folder = path.parent if path.parent.is_dir() else Path.cwd()
     client = CellByCell(
         notebook,
@@ -188,30 +205,50 @@ async def _run_cells(
     client.total = sum(c.cell_type == "code" and bool(c.source.strip()) and not is_skipped(c) for c in notebook.cells)
     async with client.async_setup_kernel(cwd=str(folder), env=environment(runtime, exec_id, path)):
         try:
-            await hidden(client, _BEGIN)
-            for index, cell in enumerate(notebook.cells):
-                await client.async_execute_cell(cell, index)
-            await hidden(client, _FINISH)
-        except CellExecutionError as error:
-            if error.ename == "Paused":
-                return str(error.evalue)
-            await hidden(client, _FINISH)
-            return f"{error.ename}: {error.evalue}"
+            return await _cells(client, notebook)
         except DeadKernelError as error:
             raise KitaruRuntimeError(
-                f"The kernel of {exec_id} died; finished checkpoints are kept.", fix=f"kitaru executions resume {exec_id}"
+                f"The kernel of {exec_id} died; finished checkpoints are kept.",
+                fix=f"kitaru executions resume {exec_id}",
             ) from error
+        finally:
+            # nbclient ends only kernels that it started itself.
+            await manager.shutdown_kernel(now=not await manager.is_alive())
+
+
+async def _cells(client: CellByCell, notebook: Any) -> str:
+    """Execute all cells; why it ended before the last, or ""."""
+    await hidden(client, _BEGIN)
+    try:
+        for index, cell in enumerate(notebook.cells):
+            await client.async_execute_cell(cell, index)
+    except CellExecutionError as error:
+        if error.ename == "Paused":
+            return str(error.evalue)
+        await hidden(client, _FINISH)
+        return f"{error.ename}: {error.evalue}"
+    await hidden(client, _FINISH)
     return ""
 
 
 async def hidden(client: CellByCell, source: str) -> None:
     """Execute code that isn't part of the notebook. Raises `KitaruRuntimeError` with what it said."""
-    cell = nbformat.v4.new_code_cell(source)
-    try:
-        await NotebookClient.async_execute_cell(client, cell, 0, store_history=False)
-    except CellExecutionError as error:
-        kind = KitaruLeaseError if error.ename == "KitaruLeaseError" else KitaruRuntimeError
-        raise kind(f"{error.ename}: {error.evalue}") from error
+    kernel = client.kc
+    kernel.cell_metadata = {}
+    message = kernel.execute(source, silent=True, store_history=False)
+    while True:
+        try:
+            reply = await kernel.get_shell_msg(timeout=1.0)
+        except queue.Empty:
+            if not await client.km.is_alive():
+                raise DeadKernelError("Kernel died") from None
+            continue
+        if reply["parent_header"].get("msg_id") == message:
+            break
+    content = reply["content"]
+    if content["status"] != "ok":
+        kind = KitaruLeaseError if content.get("ename") == "KitaruLeaseError" else KitaruRuntimeError
+        raise kind(f"{content.get('ename')}: {content.get('evalue')}")
 
 
 def environment(runtime: Runtime, exec_id: str, path: Path) -> dict[str, str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import io
+import math
 import struct
 import sys
 from collections.abc import Iterator
@@ -143,6 +144,8 @@ class ArraySerializer(Serializer):
         import numpy as np
 
         dtype, fortran, shape = _read_header(source)
+        if math.prod(shape) * dtype.itemsize > size:  # before memory is taken for what a damaged header says
+            raise ValueError("the array's data ends too early")
         array = np.empty(shape, dtype, order="F" if fortran else "C")
         if array.nbytes:
             data = _flat(array)

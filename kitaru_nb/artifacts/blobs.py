@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-import tempfile
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -24,7 +23,7 @@ _DRIVERS = {
     "abfss": "adlfs",
 }
 # Their files appear whole, when they are closed. Elsewhere a file is written aside and moved.
-_ATOMIC = frozenset({*_DRIVERS, "memory"})
+_ATOMIC = frozenset(_DRIVERS)
 
 
 class Blobs(Protocol):
@@ -202,20 +201,25 @@ class FileSystemBlobs:
     def _upload(self, chunks: Iterable[Buffer], digest: str) -> None:
         fs, path = self._at(digest)
         protocols = {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
-        target = path if protocols & _ATOMIC else f"{path}.{uuid.uuid4().hex}.tmp"
+        whole = bool(protocols & _ATOMIC)
+        target = path if whole else f"{path}.{uuid.uuid4().hex}.tmp"
         fs.makedirs(path.rpartition("/")[0], exist_ok=True)
-        # Not as a context: an upload that fails in the middle must not be completed by closing it.
+        # Not as a context: closing an upload that failed in the middle would complete it.
         file = fs.open(target, "wb", block_size=8 * CHUNK)
         try:
             for chunk in chunks:
                 file.write(chunk)
+            if not whole:
+                file.close()
+                fs.mv(target, path)
         except BaseException:
-            if hasattr(file, "discard"):
+            if whole:
                 file.discard()
+            else:
+                file.close()
+                fs.rm_file(target)
             raise
         file.close()
-        if target != path:
-            fs.mv(target, path)
 
 
 def _failed(verb: str, where: Path | str, error: BaseException) -> KitaruBackendError:
@@ -232,58 +236,56 @@ def _failed(verb: str, where: Path | str, error: BaseException) -> KitaruBackend
 
 
 class VerifyingSource:
-    """Reads stored bytes and hashes them on the way; `check` tells whether they are what they should be."""
+    """Reads stored bytes and hashes them on the way; a `protocol.Source`.
 
-    def __init__(self, file: Any) -> None:
+    Every method raises `KitaruBackendError` when the storage fails.
+    """
+
+    def __init__(self, file: Any, where: str) -> None:
         self._file = file
+        self._where = where
         self._hasher = sha256()
-        self.count = 0
 
     def read(self, size: int = -1, /) -> bytes:
         """As `protocol.Source.read`."""
         if size < 0:
-            return self._all()
+            return b"".join(self._pieces())
         buffer = bytearray(size)
         return bytes(memoryview(buffer)[: self.readinto(memoryview(buffer))])
-
-    def _all(self) -> bytes:
-        pieces = []
-        while piece := self._file.read(CHUNK):
-            self._hasher.update(piece)
-            self.count += len(piece)
-            pieces.append(piece)
-        return b"".join(pieces)
 
     def readinto(self, buffer: memoryview, /) -> int:
         """As `protocol.Source.readinto`."""
         done = 0
         while done < len(buffer):
             # Hashed in pieces that are still in the processor's cache.
-            count = self._file.readinto(buffer[done : done + CHUNK])
+            try:
+                count = self._file.readinto(buffer[done : done + CHUNK])
+            except Exception as error:  # each driver has exceptions of its own
+                raise _failed("read", self._where, error) from error
             if not count:
                 break
             self._hasher.update(buffer[done : done + count])
             done += count
-        self.count += done
         return done
+
+    def _pieces(self) -> Iterator[bytes]:
+        while True:
+            try:
+                piece = self._file.read(CHUNK)
+            except Exception as error:
+                raise _failed("read", self._where, error) from error
+            if not piece:
+                return
+            self._hasher.update(piece)
+            yield piece
+
+    def copy_to(self, target: BinaryIO) -> None:
+        """Write all bytes that are left to ``target``."""
+        for piece in self._pieces():
+            target.write(piece)
 
     def digest(self) -> str:
         """Of all bytes, those that nobody has read yet included."""
-        while piece := self._file.read(CHUNK):
-            self._hasher.update(piece)
-            self.count += len(piece)
+        for _ in self._pieces():
+            pass
         return self._hasher.hexdigest()
-
-
-def copied(file: BinaryIO, digest: str) -> BinaryIO | None:
-    """A local file with the bytes of ``file``, at its beginning; None when they don't have this digest."""
-    hasher = sha256()
-    target = tempfile.SpooledTemporaryFile(max_size=8 * CHUNK)  # noqa: SIM115 - the caller closes it
-    while piece := file.read(CHUNK):
-        hasher.update(piece)
-        target.write(piece)
-    if hasher.hexdigest() != digest:
-        target.close()
-        return None
-    target.seek(0)
-    return target  # type: ignore[return-value]

@@ -8,11 +8,12 @@ store.read(artifact)
 from __future__ import annotations
 
 import io
+import tempfile
 from hashlib import sha256
 from typing import Any, BinaryIO, Literal
 
 from kitaru_nb.artifacts import denylist
-from kitaru_nb.artifacts.blobs import VerifyingSource, blobs_at, copied
+from kitaru_nb.artifacts.blobs import VerifyingSource, blobs_at
 from kitaru_nb.artifacts.preview import preview, small_preview
 from kitaru_nb.artifacts.protocol import CHUNK, Dumped, Serializer, Streaming, Unfit, Unreadable
 from kitaru_nb.artifacts.serializers import BYTES, JSON, PICKLES, TEXT, candidates, has_custom_first, serializer_named
@@ -184,39 +185,52 @@ class ArtifactStore:
 
     def _read_stream(self, artifact: Artifact, chosen: Streaming) -> Any:
         with self._open(artifact) as file:
-            source = VerifyingSource(file)
-            failure = value = None
+            source = VerifyingSource(file, self.url)
             try:
                 value = chosen.load_from(source, artifact.size)
-            except Exception as error:  # damage is told from a value that can't be made by the digest, below
-                failure = error
-            if source.digest() != artifact.digest:
-                raise _damaged(artifact, self._blobs.location(artifact.digest))
-            if failure is not None:
-                raise failure
+            except Exception:
+                self._verify(source, artifact)  # damaged bytes explain any failure
+                raise
+            self._verify(source, artifact)
             return value
 
     def read_bytes(self, artifact: Artifact) -> bytes:
         """The stored bytes, verified. Raises `KitaruArtifactError`."""
         data = artifact.data
-        where = "the journal"
-        if data is None:
-            where = self._blobs.location(artifact.digest)
-            with self._open(artifact) as file:
-                data = file.readall() if isinstance(file, io.RawIOBase) else file.read()
-        if sha256(data).hexdigest() != artifact.digest:
-            raise _damaged(artifact, where)
+        if data is not None:
+            if sha256(data).hexdigest() != artifact.digest:
+                raise _damaged(artifact, "the journal")
+            return data
+        with self._open(artifact) as file:
+            source = VerifyingSource(file, self.url)
+            data = source.read()
+            self._verify(source, artifact)
         return data
 
     def open(self, artifact: Artifact) -> BinaryIO:
         """The stored bytes as a file at its beginning, already verified. The caller closes it."""
         if artifact.data is not None:
             return io.BytesIO(self.read_bytes(artifact))
-        with self._open(artifact) as file:
-            verified = copied(file, artifact.digest)
-        if verified is None:
+        file = self._open(artifact)
+        local = isinstance(file, io.FileIO)  # one that costs little to read twice
+        target: Any = file if local else tempfile.SpooledTemporaryFile(max_size=8 * CHUNK)  # noqa: SIM115 - it is returned
+        try:
+            source = VerifyingSource(file, self.url)
+            if not local:
+                source.copy_to(target)
+            self._verify(source, artifact)
+            target.seek(0)
+        except BaseException:
+            target.close()
+            raise
+        finally:
+            if not local:
+                file.close()
+        return target  # type: ignore[no-any-return]
+
+    def _verify(self, source: VerifyingSource, artifact: Artifact) -> None:
+        if source.digest() != artifact.digest:
             raise _damaged(artifact, self._blobs.location(artifact.digest))
-        return verified
 
     def _open(self, artifact: Artifact) -> BinaryIO:
         try:

@@ -13,7 +13,7 @@ from types import MethodType
 from typing import Any, TypeAlias
 
 from kitaru_nb.cells.analysis import CellAnalysis
-from kitaru_nb.cells.tokens import ABSENT, MISSING, UNAVAILABLE, Digest, Token, Walk, value_token
+from kitaru_nb.cells.tokens import ABSENT, MISSING, UNAVAILABLE, Digest, Token, Walk, label_of, value_token
 
 __all__ = ["CellKey", "Token", "cell_key", "first_difference", "function_code", "input_tokens", "value_token"]
 
@@ -206,7 +206,7 @@ def function_code(func: Callable[..., Any], digest: Digest) -> str:
         else:
             return known.text
     walk = Walk(digest, {}, {}, None, None)
-    label = str(getattr(func, "__qualname__", None) or type(func).__qualname__)
+    label = label_of(func)
     token = walk.token(label, func, False, None)
     root = walk.parts[label]
     if root.text.startswith(UNAVAILABLE):
@@ -225,10 +225,10 @@ def _remember(func: Callable[..., Any], digest: Digest, text: str, walk: Walk) -
         return  # such an object can't tell when its id becomes another's
     while len(_codes) >= _CODES_KEPT:
         _codes.pop(next(iter(_codes)), None)
-    _codes[key] = _Code(reference, digest, text, tuple(_checks(walk)))
+    _codes[key] = _Code(reference, digest, text, tuple(_checks(walk, reference)))
 
 
-def _checks(walk: Walk) -> Iterator[_Check]:
+def _checks(walk: Walk, root: weakref.ref[Any]) -> Iterator[_Check]:
     """What tells that a walk would find the same again."""
     for namespace, name, value in walk.seen_globals:
         if value is MISSING or value is None:
@@ -238,4 +238,7 @@ def _checks(walk: Walk) -> Iterator[_Check]:
     for cell, value in walk.seen_cells:
         yield _contents, cell, value
     for function, code in walk.seen_code:
-        yield _code_of, function, code
+        if function is root():
+            yield (lambda ref: _code_of(ref())), root, code  # the cache must not keep it alive
+        else:
+            yield _code_of, function, code

@@ -69,8 +69,12 @@ def class_source(cls: type, namespace: Mapping[str, object], text: str | None = 
         text: source of the cell that defined it, where the caller knows; a class without methods doesn't.
     """
     if cls not in _classes:
-        found = _find_class(cls, text)
+        found = _find_class(cls, None)
         _classes[cls] = None if found is None else _source(found, namespace)
+    if _classes[cls] is None and text is not None:
+        # Not cached: another caller, who doesn't know the text, must get the same answer each time.
+        found = _find_class(cls, text)
+        return None if found is None else _source(found, namespace)
     return _classes[cls]
 
 

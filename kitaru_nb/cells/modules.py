@@ -27,6 +27,8 @@ def is_user_file(filename: str) -> bool:
 def is_user_module(name: str) -> bool:
     """Whether the module ``name`` (``__main__`` included) is the user's own code."""
     top = name.partition(".")[0]
+    if name == "__main__":
+        return True  # whatever file started this process
     if top == _RUNTIME or top in sys.builtin_module_names:
         return False
     module = sys.modules.get(name)
@@ -34,7 +36,7 @@ def is_user_module(name: str) -> bool:
         (f"{p}{os.sep}" for p in getattr(module, "__path__", ())), None
     )
     if filename is None:
-        return top == "__main__" or top not in sys.stdlib_module_names
+        return top not in sys.stdlib_module_names
     return is_user_file(filename)
 
 

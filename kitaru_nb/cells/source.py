@@ -134,7 +134,7 @@ class _Head:
     def _option(self, found: dict[str, Any]) -> None:
         word, equals, value = self.words[self.at].partition("=")
         if word not in _OPTIONS:
-            near = difflib.get_close_matches(word, _OPTIONS, 1)
+            near = difflib.get_close_matches(word, _OPTIONS, 1, cutoff=0.7)
             replacement = [near[0] + equals + value] if near else None
             self.wrong(f"the option {word!r}", f"one of {' '.join(_OPTIONS)}", self.at, replacement)
         if equals:

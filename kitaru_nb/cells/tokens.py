@@ -91,7 +91,7 @@ def value_token(
             is known by its members.
     """
     return Walk(digest, namespace or {}, producers or {}, preview, source_of).token(
-        name or getattr(value, "__qualname__", "") or "value", value, documented, provenance
+        name or label_of(value), value, documented, provenance
     )
 
 
@@ -185,7 +185,7 @@ class Walk:
         if not is_user_module(name):
             return Token("mod", versioned(name))
         for attribute, value in sorted(vars(module).items()):
-            inner = value if isinstance(value, ModuleType) else sys.modules.get(str(getattr(value, "__module__", "")))
+            inner = value if isinstance(value, ModuleType) else sys.modules.get(str(_peek(value, "__module__")))
             if inner is not None and inner is not module and is_user_module(inner.__name__):
                 self._push(f"{label}.{attribute}", inner)
         return Token("mod", f"{name}:{file_digest(module) or 'no file'}")
@@ -295,6 +295,19 @@ class Walk:
             return None
 
 
+def label_of(value: object) -> str:
+    """A name for a value that no variable is known for."""
+    return str(_peek(value, "__qualname__") or type(value).__qualname__)
+
+
+def _peek(value: object, attribute: str) -> Any:
+    """An attribute, or None: strange objects may answer with any error."""
+    try:
+        return getattr(value, attribute, None)
+    except Exception:
+        return None
+
+
 def _safe_preview(value: object) -> str:
     return repr(value) if value is None or type(value) in (bool, int, float) else ""
 
@@ -320,7 +333,7 @@ def _module_of(value: object) -> str:
     wrapped = _wrapped(value)
     if wrapped is not None:
         return _module_of(wrapped)
-    return str(getattr(value if isinstance(value, type) else type(value), "__module__", "__main__"))
+    return (value if isinstance(value, type) else type(value)).__module__
 
 
 def _namespace_of(cls: type, fallback: Mapping[str, object]) -> Mapping[str, object]:
@@ -342,7 +355,7 @@ def _wrapped(value: object) -> object | None:
     """What a decorator's result wraps. Looked up without running the attribute code of strange objects."""
     found = inspect.getattr_static(value, "__wrapped__", None)
     if isinstance(found, property) or inspect.ismemberdescriptor(found):
-        found = getattr(value, "__wrapped__", None)
+        found = _peek(value, "__wrapped__")
     return found if callable(found) else None
 
 
@@ -350,13 +363,13 @@ def _installed_name(value: object) -> str | None:
     """``module.qualname@version`` of a named thing that an installed package offers, such as ``len`` or ``np.add``."""
     if not callable(value) or isinstance(value, type):
         return None
-    name = getattr(value, "__qualname__", None) or getattr(value, "__name__", None)
-    module = getattr(value, "__module__", None) or type(value).__module__
+    name = _peek(value, "__qualname__") or _peek(value, "__name__")
+    module = _peek(value, "__module__") or type(value).__module__
     if not isinstance(name, str) or not isinstance(module, str) or is_user_module(module):
         return None
     found: object = sys.modules.get(module)
     for part in name.split("."):
-        found = getattr(found, part, None)
+        found = _peek(found, part)
     return versioned(module, name) if found is value else None  # else it is some object that only borrowed the name
 
 

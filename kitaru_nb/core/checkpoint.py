@@ -170,10 +170,13 @@ class Checkpoint(Generic[P, R]):
         call_id, place = run.engine.identify(frame, self.name, inputs, explicit)
         if not on_line:
             place = None
-        code = self.code
-        cache_key = None
-        if (run.cache if self.cache is None else self.cache) and all(i.token for i in inputs):
-            cache_key = digest(self.name, function_code(self.func, _token), *[f"{i.name}={i.token}" for i in inputs])
+        code: str | None = None
+        cache_key: str | None = None
+        if call_id not in run.engine.completed:  # what is recorded needs neither
+            code = self.code
+            if (run.cache if self.cache is None else self.cache) and all(i.token for i in inputs):
+                tokens = [f"{i.name}={i.token}" for i in inputs]
+                cache_key = digest(self.name, function_code(self.func, _token), *tokens)
         work = FunctionWork(self, run)
         return Call(
             call_id, self.name, work, frame, inputs, self.retry, self.type, call_id, place, code, cache_key, after=after

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from asyncio import current_task
 from asyncio.events import _get_running_loop as running_loop  # None instead of an exception; in asyncio.__all__
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -39,8 +39,8 @@ class Frame:
         self.strict = strict
         self.attempt = attempt
         self.line = here()
-        self.seen: Counter[str] = Counter()
-        self.places: Counter[str] = Counter()
+        self.seen: dict[str, int] = defaultdict(int)
+        self.places: dict[str, int] = defaultdict(int)
         self.last: tuple[str, ...] = ()
         self.metadata: dict[str, Any] = {}
 

@@ -30,7 +30,8 @@ def edges(execution: Execution) -> list[Edge]:
             for source in given.sources:
                 found[Edge(source, call.call_id, "data")] = None
         for before in call.after:
-            found[Edge(before, call.call_id, "order")] = None
+            if Edge(before, call.call_id, "data") not in found:
+                found[Edge(before, call.call_id, "order")] = None
         if call.parent:
             found[Edge(call.parent, call.call_id, "nested")] = None
     for wait in execution.waits:

@@ -77,16 +77,13 @@ class GroupCommit:
             self._connections.close()
 
     def _lead(self, own: Write) -> None:
+        # Whoever's write is lost from the queue when this thread is interrupted still commits it in a turn of its own.
         writes = [own]
         while self._queue:
             write = self._queue.popleft()
             if not write.done and write is not own:
                 writes.append(write)
-        try:
-            self.commit(writes)
-        finally:
-            # Interrupted: the others' writes go back, and their threads take them up when they get the turn.
-            self._queue.extendleft(write for write in reversed(writes) if not write.done and write is not own)
+        self.commit(writes)
 
     def _transact(self, writes: Sequence[Write]) -> None:
         connection = self._connections.writer()

@@ -20,6 +20,7 @@ from kitaru_nb.model import (
 )
 
 _ARTIFACT_FIELDS = tuple(f.name for f in dataclasses.fields(Artifact) if f.name not in ("data", "exec_id"))
+_PACKED = frozenset(_ARTIFACT_FIELDS)
 
 
 def pack_artifact(artifact: Artifact, blob: bytearray) -> dict[str, Any]:
@@ -40,11 +41,12 @@ def pack_artifact(artifact: Artifact, blob: bytearray) -> dict[str, Any]:
 
 def unpack_artifact(body: Mapping[str, Any], blob: bytes | None, exec_id: str) -> Artifact:
     """Inverse of `pack_artifact`."""
-    fields = {name: body[name] for name in _ARTIFACT_FIELDS if name in body}
-    fields["names"] = tuple(body.get("names", ()))
-    fields["tags"] = tuple(body.get("tags", ()))
-    if body.get("token") is True:
-        fields["token"] = f"{body['serializer']}:{body['digest']}"
+    fields = {name: value for name, value in body.items() if name in _PACKED}
+    for name in ("names", "tags"):
+        if name in fields:
+            fields[name] = tuple(fields[name])
+    if fields.get("token") is True:
+        fields["token"] = f"{fields['serializer']}:{fields['digest']}"
     if (inline := body.get("inline")) is not None:
         start, length = inline
         fields["data"] = (blob or b"")[start : start + length]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 from kitaru_nb.core.runtime import Runtime
 from kitaru_nb.errors import KitaruBackendError
@@ -42,9 +43,21 @@ class ProcessRunner:
                 env=environment,
                 start_new_session=True,
             )
-        _children.append(process)
+        _children.append((exec_id, path, process))
         return str(path)
 
 
+def ended_worker(exec_id: str) -> tuple[int, Path] | None:
+    """(exit code, file of its output) of the newest worker that this process started for an execution.
+
+    None while it runs, or when this process started none.
+    """
+    for worked_on, output, process in reversed(_children):
+        if worked_on == exec_id:
+            code = process.poll()
+            return None if code is None else (code, output)
+    return None
+
+
 #: Kept so that finished workers are reaped and none is warned about while it still runs.
-_children: list[subprocess.Popen[bytes]] = []
+_children: list[tuple[str, Path, subprocess.Popen[bytes]]] = []

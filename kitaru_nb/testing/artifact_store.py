@@ -152,7 +152,7 @@ class ArtifactStoreContract:
         store = self.make_store(folder, inline_max_bytes=0)
         artifact = dataclasses.replace(store.write("text", name="answer"), digest="0" * 64)
         for read in (store.read, store.read_bytes, store.open):
-            with pytest.raises(KitaruArtifactError, match="answer.*missing"):
+            with pytest.raises(KitaruArtifactError, match=r"answer.*missing"):
                 read(artifact)
 
     def test_equal_bytes_are_stored_once(self, folder: Path) -> None:

@@ -22,9 +22,7 @@ class Case:
     flags: dict[str, object] = field(default_factory=dict)
 
 
-def case(
-    body: str, reads: str = "", writes: str = "", deletes: str = "", *, run: bool = True, **flags: object
-) -> Case:
+def case(body: str, reads: str = "", writes: str = "", deletes: str = "", *, run: bool = True, **flags: object) -> Case:
     return Case(dedent(body).strip("\n"), reads, writes, deletes, run, flags)
 
 
@@ -237,7 +235,11 @@ MATCHES = [
     case("match v:\n    case {'k': x, **rest}:\n        x, rest", "v", "rest x"),
     case("match v:\n    case Point(x=0, y=yy):\n        yy", "Point v", "yy", run=False),
     case("match v:\n    case Color.RED:\n        pass", "Color v", ""),
-    case("match v:\n    case x if x > limit:\n        y = x\n    case other:\n        y = other\ny", "limit v", "other x y"),
+    case(
+        "match v:\n    case x if x > limit:\n        y = x\n    case other:\n        y = other\ny",
+        "limit v",
+        "other x y",
+    ),
     case("match v:\n    case [x] | (x, _):\n        x", "v", "x"),
     case("match v:\n    case [int() as n]:\n        n", "v", "n", optional="int"),
     case("match v:\n    case x if ok:\n        pass\nx", "ok v", "x", binds="x"),

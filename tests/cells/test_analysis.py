@@ -6,10 +6,11 @@ import symtable
 from collections.abc import Iterator
 
 import pytest
-from .cases import CASES, IPYTHON, Case
 
 from kitaru_nb.cells.analysis import BUILTINS, analyse, defined_names, definitions
 from kitaru_nb.cells.scopes import names_of
+
+from .cases import CASES, IPYTHON, Case
 
 IDS = [c.body.replace("\n", " | ") for c in CASES]
 EXECUTABLE = [c for c in CASES if c.run and c not in IPYTHON]
@@ -129,11 +130,13 @@ def test_a_cell_that_runs_fetches_only_reads_and_leaves_only_writes(case: Case) 
     names = Recorder({name: stand_in(name) for name in found.reads})
     # Functions look into the globals, top-level code into the recorder first.
     scope: dict[str, object] = {**names.outside, "__builtins__": builtins, "__name__": "cell", "__file__": "cell.py"}
+    missed = None
     try:
         exec(compile(case.body, "<cell>", "exec"), scope, names)
     except NameError as error:
-        # A function can't see the recorder; it may miss only what the cell bound there.
-        assert error.name in names.bound, case.body
+        missed = error.name
+    # A function can't see the recorder; it may miss only what the cell bound there.
+    assert missed is None or missed in names.bound
     assert names.fetched - {"__name__", "__file__"} <= found.reads
     assert names.bound - {"__annotations__"} <= found.writes
     assert names.deleted <= found.deletes

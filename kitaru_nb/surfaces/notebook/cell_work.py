@@ -19,6 +19,7 @@ from kitaru_nb.core.run import Run, recorded_failure
 from kitaru_nb.errors import KitaruSerializationError
 from kitaru_nb.model import Artifact, Event
 from kitaru_nb.surfaces.notebook.namespace import Before, Tripwire, compare, is_code, visible
+from kitaru_nb.surfaces.notebook.transformer import transform_body
 
 DISPLAY = "display"
 
@@ -80,7 +81,7 @@ class CellWork:
 
     def _compiled(self) -> Iterator[tuple[types.CodeType, bool]]:
         """(code, whether its value is displayed) of each statement, compiled under the cell's own file name."""
-        body = self.shell.transform_cell(self.cell.body)
+        body = transform_body(self.shell, self.cell.body)
         name = self.shell.compile.cache(body, self.shell.execution_count, raw_code=self.cell.body)
         # The body's line 1 is the cell's line 1, so that tracebacks point into the cell as it is seen.
         tree = self.shell.transform_ast(self.shell.compile.ast_parse(body, filename=name))
@@ -218,7 +219,7 @@ def restore_cell(shell: Any, run: Run, artifacts: Sequence[Artifact], event: Eve
     cell = event.body["cell"]
     tree = definitions(cell["source"])
     if tree.body:
-        body = shell.transform_cell(cell["source"])
+        body = transform_body(shell, cell["source"])
         name = shell.compile.cache(body, shell.execution_count, raw_code=cell["source"])
         exec(compile(tree, name, "exec", flags=shell.compile.flags), shell.user_global_ns, shell.user_ns)
     for artifact in artifacts:
@@ -272,10 +273,6 @@ class StreamRecorder:
             last["text"] += text
         else:
             self._outputs.append({"output_type": "stream", "name": self._name, "text": text})
-        frame = current.get()
-        if frame is not None:
-            level = "INFO" if self._name == "stdout" else "ERROR"
-            frame.run.log_text(frame.call_id, self._name, level, text)
         return self._stream.write(text)
 
     def __getattr__(self, name: str) -> Any:

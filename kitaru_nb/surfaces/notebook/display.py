@@ -112,9 +112,9 @@ def show_wait(shell: Any, exec_id: str, wait: WaitRequest) -> None:
     here = f"%kitaru input {wait.name} {value}"
     shell_line = f"kitaru executions input {exec_id} --wait {wait.name} --value {value}"
     question = wait.question or "An answer is needed to go on."
-    plain = f"⏸ {wait.name}: {question}\n  answer: {describe_schema(wait.schema)}\n  here:   {here}"
+    plain = f"‖ {wait.name}: {question}\n  answer: {describe_schema(wait.schema)}\n  here:   {here}"
     html = (
-        f"⏸ <b>Waiting: {escape(wait.name)}</b> &nbsp;{muted('nothing runs and nothing is lost meanwhile')}"
+        f"‖ <b>Waiting: {escape(wait.name)}</b> &nbsp;{muted('nothing runs and nothing is lost meanwhile')}"
         f'<div style="white-space:pre-wrap;margin:6px 0;max-width:75ch">{escape(question)}</div>'
         f"<div>{muted('Answer with ' + describe_schema(wait.schema) + ':')}</div>"
         f"<div>{muted('here')} {code(here)}</div><div>{muted('anywhere')} {code(shell_line)}</div>"

@@ -8,10 +8,11 @@ from kitaru_nb.core.lineage import edges
 from kitaru_nb.model import CheckpointCall, Execution
 from kitaru_nb.surfaces.notebook.display import AMBER, BLUE, GREEN, GREY, RED, seconds_text
 
-WIDTH, HEIGHT, GAP_X, GAP_Y = 168, 44, 56, 16
+WIDTH, HEIGHT, GAP_X, GAP_Y = 168, 44, 56, 24
+DIP = 40
 MAX_NODES = 200
 _COLOURS = {"completed": GREEN, "reused": BLUE, "failed": RED, "running": AMBER, "waiting": AMBER, "pending": AMBER}
-_GLYPHS = {"completed": "✓", "reused": "↺", "failed": "✗", "running": "●", "pending": "⏸", "resolved": "▸"}
+_GLYPHS = {"completed": "✓", "reused": "↺", "failed": "✗", "running": "●", "pending": "‖", "resolved": "▸"}
 
 
 def nodes_of(execution: Execution) -> dict[str, tuple[str, str, str]]:
@@ -42,6 +43,7 @@ def graph_svg(execution: Execution) -> str:
         place[node] = (8 + layer[node] * (WIDTH + GAP_X), 8 + row * (HEIGHT + GAP_Y))
     width = 16 + (max(layer.values(), default=0) + 1) * (WIDTH + GAP_X) - GAP_X
     height = 16 + max(rows.values(), default=1) * (HEIGHT + GAP_Y) - GAP_Y
+    height += DIP if any(layer[e.target] - layer[e.source] > 1 for e in links) else 0
     parts = [_edge(place[e.source], place[e.target], e.kind) for e in links]
     parts += [_node(place[node], *row) for node, row in nodes.items()]
     label = f"{len(nodes)} nodes, {len(links)} edges"
@@ -82,11 +84,15 @@ def _detail(call: CheckpointCall) -> str:
 def _edge(start: tuple[int, int], end: tuple[int, int], kind: str) -> str:
     x1, y1 = start[0] + WIDTH, start[1] + HEIGHT // 2
     x2, y2 = end[0], end[1] + HEIGHT // 2
-    bend = max(24, (x2 - x1) // 2)
+    # An edge that passes by other layers dips below their nodes.
+    dip = HEIGHT + DIP // 2 if x2 - x1 > GAP_X else 0
+    bend = min(WIDTH, max(24, (x2 - x1) // 2))
     dash = "" if kind == "data" else ' stroke-dasharray="4 4"'
+    colour = "var(--jp-ui-font-color3,#9e9e9e)"
     return (
-        f'<path d="M{x1} {y1} C{x1 + bend} {y1} {x2 - bend} {y2} {x2} {y2}" fill="none" '
-        f'stroke="var(--jp-border-color0,#9e9e9e)" stroke-width="1.5"{dash}/>'
+        f'<path d="M{x1} {y1} C{x1 + bend} {y1 + dip} {x2 - bend} {y2 + dip} {x2 - 6} {y2}" fill="none" '
+        f'stroke="{colour}" stroke-width="1.5"{dash}/>'
+        f'<path d="M{x2} {y2} l-7 -4 v8 z" fill="{colour}"/>'
     )
 
 

@@ -365,8 +365,6 @@ class Session:
         while tb is not None and tb.tb_frame.f_globals is not self.shell.user_global_ns:
             tb = tb.tb_next
         if tb is None:
-            if isinstance(error, KitaruError):
-                error._render_traceback_ = lambda: str(error).splitlines()  # type: ignore[attr-defined]
             return
         error._render_traceback_ = lambda: self.shell.InteractiveTB.structured_traceback(  # type: ignore[attr-defined]
             type(error), error, tb, tb_offset=0

@@ -13,6 +13,8 @@ from kitaru_nb.cells.analysis import analyse
 from kitaru_nb.cells.source import read_cell
 from kitaru_nb.errors import KitaruUsageError
 
+_inside_body = False
+
 RUN = "__kitaru_run__"
 RUN_ASYNC = "__kitaru_run_async__"
 
@@ -21,6 +23,8 @@ def make_transformer(tags_of_cell: Callable[[], Sequence[str]]) -> Callable[[lis
     """A transformer for ``input_transformers_cleanup``: lines of a cell in, lines of Python out."""
 
     def transform(lines: list[str]) -> list[str]:
+        if _inside_body:
+            return lines
         source = "".join(lines)
         try:
             cell = read_cell(source, tags_of_cell())
@@ -35,6 +39,16 @@ def make_transformer(tags_of_cell: Callable[[], Sequence[str]]) -> Callable[[lis
         return [f"await {RUN_ASYNC}({source!r})\n" if awaits else f"{RUN}({source!r})\n"]
 
     return transform
+
+
+def transform_body(shell: Any, body: str) -> str:
+    """The body of a checkpoint cell as Python; its tag must not make it a checkpoint again."""
+    global _inside_body
+    _inside_body = True
+    try:
+        return str(shell.transform_cell(body))
+    finally:
+        _inside_body = False
 
 
 def tags_from(shell: Any) -> Callable[[], Sequence[str]]:

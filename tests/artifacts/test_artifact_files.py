@@ -1,0 +1,165 @@
+"""Files of the store: where they are, when they appear, and what a failing disk leaves."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kitaru_nb.artifacts import ArtifactStore, Dumped
+from kitaru_nb.artifacts.blobs import blobs_at
+from kitaru_nb.errors import KitaruBackendError, KitaruError, KitaruFeatureNotAvailableError
+
+LARGE = os.urandom(3_000_000)
+
+
+def files(folder: Path) -> list[str]:
+    """All files below, relative."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("value", ["x" * 20_000, LARGE], ids=["small", "large"])
+def test_bytes_lie_under_their_digest_and_are_written_once(tmp_path: Path, value: Any) -> None:
+    store = ArtifactStore(str(tmp_path))
+    artifact = store.write(value, name="v")
+    assert files(tmp_path) == [f"{artifact.digest[:2]}/{artifact.digest}"]
+    assert store.location(artifact.digest) == str(tmp_path / artifact.digest[:2] / artifact.digest)
+    inode = os.stat(store.location(artifact.digest)).st_ino
+    store.write(value, name="again")
+    assert os.stat(store.location(artifact.digest)).st_ino == inode
+    assert len(files(tmp_path)) == 1
+
+
+def test_making_a_store_touches_nothing(tmp_path: Path) -> None:
+    for url in (str(tmp_path / "a"), f"file://{tmp_path / 'a'}", "memory://x", "s3://bucket/x", "nonsense://x"):
+        store = ArtifactStore(url)
+        assert store.write(5, name="n").data == b"5"
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
+@pytest.mark.parametrize("value", ["x" * 20_000, LARGE], ids=["small", "large"])
+def test_a_full_disk_leaves_nothing_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, value: Any
+) -> None:
+    def full(handle: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    store = ArtifactStore(str(tmp_path))
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(
+        KitaruBackendError, match="No space is left" if number != errno.EIO else "could not be written"
+    ) as caught:
+        store.write(value, name="v")
+    assert str(tmp_path) in str(caught.value)
+    assert "KITARU_STORE" in str(caught.value.fix)
+    assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize("scheme", ["", "local://", "memory://"])
+def test_a_value_that_breaks_off_leaves_nothing(tmp_path: Path, scheme: str) -> None:
+    class Breaking:
+        def __init__(self) -> None:
+            self.rounds = 0
+
+        def __iter__(self) -> Any:
+            yield b"x" * 100_000
+            self.rounds += 1
+            if scheme and self.rounds == 1:
+                return  # it is hashed first
+            raise MemoryError
+
+    blobs = blobs_at(f"{scheme}{tmp_path}", flush=True)
+    with pytest.raises((MemoryError, KitaruBackendError)):
+        blobs.put(Dumped(Breaking(), 1).chunks, None)
+    assert files(tmp_path) == []
+    if scheme == "memory://":
+        import fsspec
+
+        assert not [path for path in fsspec.filesystem("memory").find("/") if str(tmp_path) in path]
+
+
+def test_a_folder_that_cant_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    for url in (str(tmp_path / "file"), f"file://{tmp_path}/file/below", f"local://{tmp_path}/file"):
+        store = ArtifactStore(url)
+        with pytest.raises(KitaruBackendError, match="file") as caught:
+            store.write("x" * 20_000, name="v")
+        assert caught.value.fix
+    assert files(tmp_path) == ["file"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
+def test_a_read_only_folder_is_named() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o555)
+        superuser = os.geteuid() == 0
+        if superuser:  # for whom modes don't hold
+            os.seteuid(65534)
+        try:
+            with pytest.raises(KitaruBackendError, match="could not be written: PermissionError"):
+                ArtifactStore(folder).write("x" * 20_000, name="v")
+        finally:
+            if superuser:
+                os.seteuid(0)
+
+
+@pytest.mark.skipif(find_spec("s3fs") is not None, reason="the driver is installed")
+def test_a_missing_driver_is_named_with_its_install_line() -> None:
+    with pytest.raises(KitaruFeatureNotAvailableError) as caught:
+        ArtifactStore("s3://bucket/x", inline_max_bytes=0).write("x", name="v")
+    assert caught.value.fix == "pip install s3fs"
+
+
+def test_an_unknown_scheme_is_named() -> None:
+    with pytest.raises(KitaruError, match="nonsense://x"):
+        ArtifactStore("nonsense://x", inline_max_bytes=0).write("x", name="v")
+
+
+def test_any_file_system_holds_values(tmp_path: Path) -> None:
+    store = ArtifactStore(f"local://{tmp_path}", inline_max_bytes=0)
+    artifact = store.write(LARGE, name="v")
+    assert files(tmp_path) == [f"{artifact.digest[:2]}/{artifact.digest}"]
+    assert store.read(artifact) == LARGE
+
+
+def test_a_writer_that_is_killed_publishes_nothing(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys\n"
+        "from kitaru_nb.artifacts.blobs import blobs_at\n"
+        "def chunks():\n"
+        "    yield b'x' * 2_000_000\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "blobs_at(sys.argv[1], flush=True).put(chunks(), None)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    assert ended.returncode < 0
+    assert all(name.endswith(".tmp") for name in files(tmp_path))
+
+
+def test_artifact_ids_are_made_of_execution_call_and_name(tmp_path: Path) -> None:
+    store = ArtifactStore(str(tmp_path))
+    made = store.write(1, name="n", exec_id="kr-1", producing_call="c1", kind="input", names=("a", "b"))
+    assert (made.artifact_id, made.kind, made.names) == ("kr-1/c1/n", "input", ("a", "b"))
+    assert (made.exec_id, made.producing_call, made.python_type) == ("kr-1", "c1", "builtins.int")
+    assert store.write(1, name="n", artifact_id="mine").artifact_id == "mine"
+    assert made.preview == {"text": "1"}
+
+
+def test_importing_artifacts_loads_no_optional_package() -> None:
+    code = (
+        "import sys, kitaru_nb.artifacts\n"
+        "store = kitaru_nb.artifacts.ArtifactStore('/nowhere')\n"
+        "store.read(store.write({'a': 1}, name='n'))\n"
+        "heavy = {'numpy', 'pandas', 'polars', 'pyarrow', 'matplotlib', 'PIL', 'fsspec', 'pydantic', 'cloudpickle'}\n"
+        "print(sorted(heavy & set(sys.modules)))\n"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert shown.strip() == "[]"

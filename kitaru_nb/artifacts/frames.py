@@ -127,7 +127,7 @@ def _restore_columns(frame: Any, note: dict[str, Any]) -> None:
 
 
 def _restore_index(frame: Any, note: dict[str, Any]) -> None:
-    if False:
+    if note["freq"] is not None:
         frame.index = type(frame.index)(frame.index, freq=note["freq"])
 
 

@@ -33,6 +33,9 @@ EXIT_USAGE = 2
 EXIT_WAITING = 75  # EX_TEMPFAIL of sysexits.h: try again later
 EXIT_INTERRUPTED = 130
 
+#: A flexible column is never cut below this many columns of the terminal.
+NARROWEST = 8
+
 _machine: ContextVar[bool] = ContextVar("kitaru_cli_machine", default=False)
 
 
@@ -209,14 +212,8 @@ def fit(table: Table, rows: Sequence[Sequence[str]], width: int) -> list[int]:
         max([width_of(column.title), *(width_of(row[i]) for row in rows)]) for i, column in enumerate(table.columns)
     ]
     flexible = [i for i, column in enumerate(table.columns) if column.flexible]
-    while flexible and sum(widths) > width:
-        widest = max(flexible, key=widths.__getitem__)
-        if widths[widest] <= 8:
-            break
-        rivals = [widths[i] for i in flexible if i != widest]
-        floor = max([8, *rivals]) if rivals and widths[widest] > max(rivals) else 8
-        excess = sum(widths) - width
-        widths[widest] = max(floor, widths[widest] - excess) if floor < widths[widest] else widths[widest] - 1
+    while sum(widths) > width and any(widths[i] > NARROWEST for i in flexible):
+        widths[max(flexible, key=widths.__getitem__)] -= 1
     return widths
 
 

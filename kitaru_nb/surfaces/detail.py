@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
@@ -303,17 +304,19 @@ def artifacts_blocks(artifacts: Sequence[Artifact], exec_id: str) -> list[Block]
         Column("SIZE", right=True),
         Column("PREVIEW", flexible=True),
     )
+    names = Counter(map(artifact_name, artifacts))
+    labels = [n if names[n] == 1 else a.artifact_id.partition("/")[2] for a in artifacts for n in [artifact_name(a)]]
     rows = [
-        (Span(artifact_name(a), "bold"), Span(a.kind), Span(_type(a)), Span(size(a.size)), Span(_text(a)))
-        for a in artifacts
+        (Span(label, "bold"), Span(a.kind), Span(_type(a)), Span(size(a.size)), Span(_text(a)))
+        for a, label in zip(artifacts, labels, strict=True)
     ]
-    first = shlex.quote(f"{exec_id}/{artifact_name(artifacts[0])}")
+    first = shlex.quote(f"{exec_id}/{labels[0]}")
     return [Table(columns, rows), command_line("show", f"kitaru artifacts get {first}")]
 
 
 def artifact_name(artifact: Artifact) -> str:
     """What a person types after ``EXECUTION/`` to mean an artifact."""
-    return ", ".join(artifact.names) or artifact.name
+    return artifact.names[0] if artifact.names else artifact.name
 
 
 def artifact_blocks(artifact: Artifact, text: str, note: str) -> list[Block]:

@@ -154,6 +154,8 @@ def duration(seconds: float | None) -> str:
     """A duration with the unit that fits: ``12 ms``, ``1.2 s``, ``2 min 03 s``, ``1 h 05 min``."""
     if seconds is None:
         return ""
+    if seconds < 0.0005:
+        return "< 1 ms"
     if seconds < 1:
         return f"{seconds * 1000:.0f} ms"
     if seconds < 59.95:

@@ -173,7 +173,7 @@ def retry(execution: ExecutionId, detach: Detach = False) -> Answer:
 @command(app, "executions.resume")
 def resume(
     execution: Annotated[
-        str | None, typer.Argument(metavar="[ID]", help="An id, its beginning or end, or: latest.")
+        str | None, typer.Argument(metavar="ID", help="An id, its beginning or end, or: latest.")
     ] = None,
     due: Annotated[bool, typer.Option("--due", help="Let the clock answer every wait whose time has come.")] = False,
     detach: Detach = False,

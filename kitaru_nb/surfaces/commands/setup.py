@@ -38,7 +38,7 @@ _COUNTED = 1000
 
 
 @command(app, "init")
-def init(path: Annotated[Path, typer.Argument(metavar="[PATH]", help="The project's folder.")] = Path()) -> Answer:
+def init(path: Annotated[Path, typer.Argument(metavar="PATH", help="The project's folder.")] = Path()) -> Answer:
     """Make a home for a project's executions.
 
     That is a folder .kitaru/ with a config.toml of commented defaults."""

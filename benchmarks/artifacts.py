@@ -20,7 +20,7 @@ import numpy as np
 
 from kitaru_nb.artifacts import ArtifactStore, preview
 
-ROUNDS = 5
+ROUNDS = 9
 MEGABYTES = 100
 SMALL: dict[str, Any] = {
     "int": 5,

@@ -130,7 +130,10 @@ class Executions:
         rows = self._runtime.journal.executions(limit=1000)
         matches = [r.exec_id for r in rows if r.exec_id.startswith(selector) or r.exec_id.endswith(selector)]
         if len(matches) > 1:
-            raise KitaruUsageError(f"{selector!r} means {len(matches)} executions: {', '.join(matches[:5])}.")
+            raise KitaruUsageError(
+                f"{selector!r} means {len(matches)} executions: {', '.join(matches[:5])}.",
+                fix=f"kitaru executions get {matches[0]}",
+            )
         if not matches:
             raise KitaruNotFoundError(f"There is no execution {selector!r}.", fix="kitaru executions list")
         return matches[0]

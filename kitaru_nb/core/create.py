@@ -54,7 +54,8 @@ def create_replay(
     values = read_inputs(runtime, created)
     if unknown := sorted(set(inputs or ()) - set(values)):
         raise KitaruUsageError(
-            f"Flow {original.flow_name!r} has no input {unknown[0]!r}. Inputs are: {', '.join(values) or 'none'}."
+            f"Flow {original.flow_name!r} has no input {unknown[0]!r}. Inputs are: {', '.join(values) or 'none'}.",
+            fix=f"kitaru executions replay {exec_id} --set {next(iter(values), 'NAME')}=VALUE",
         )
     plan = plan_replay(
         runtime, exec_id, from_=from_, overrides=overrides, scope=scope, changed_inputs=list(inputs or ()), blob=blob

@@ -8,31 +8,34 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
-import pickle
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from kitaru_nb.core import engine as e
 from kitaru_nb.core.context import Frame, here
 from kitaru_nb.core.drive import drive, drive_async
+from kitaru_nb.core.failures import failure_body, pickled, recorded_failure
+from kitaru_nb.core.interrupts import UserCode
 from kitaru_nb.core.keeper import keeper
 from kitaru_nb.core.logs import LogBuffer
+from kitaru_nb.core.parking import Parking
 from kitaru_nb.core.runtime import Runtime
-from kitaru_nb.errors import KitaruError, KitaruFencedError, KitaruUserCodeError, Paused
+from kitaru_nb.core.submitted import Submitted
+from kitaru_nb.errors import KitaruFencedError, Paused
 from kitaru_nb.journal.fold import pack_artifact, unpack_artifact
-from kitaru_nb.model import Artifact, Event, FailureInfo, Lease
+from kitaru_nb.model import Artifact, Event, Lease
+
+__all__ = ["Ending", "Run", "Work", "failure_body", "recorded_failure"]
 
 STARTED_AFTER = 0.05
 LOGS_AFTER = 1.0
 LOOK_EVERY = 0.5
-POLL = 0.05
-MAX_THREADS = 32
+
+#: What others than the run's own worker append.
+_FROM_OUTSIDE = frozenset({"wait.resolved", "execution.cancel", "execution.cancelled"})
 
 
 class Work(Protocol):
@@ -67,7 +70,7 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """Why the run lets go: ``waiting``, ``paused``, ``cancelled`` or ``fenced``."""
+    """Why the run must let go: ``paused``, ``cancelled`` or ``fenced``."""
 
     kind: str
     reason: str
@@ -77,8 +80,12 @@ class Run:
     """One execution, advanced by this process while it holds ``lease``.
 
     Attributes:
-        poll_seconds: how long a wait polls before it lets go, where the wait doesn't say.
-        in_thread: thread id → depth of user code, for interrupts.
+        frame: the frame of the flow's body.
+        cache: default of ``cache`` for the checkpoints of this execution.
+        ending: set once somebody asked the run to let go.
+        wake: set together with ``ending``, for those who sleep.
+        task: the loop and task of an asynchronous flow's body.
+        user_code: which threads run user code, for interrupts.
     """
 
     def __init__(
@@ -99,60 +106,111 @@ class Run:
         self.lease = lease
         self.engine = e.Engine(exec_id, history, plan)
         self.frame = Frame(self, "", "", strict=strict)
-        self.poll_seconds = poll_seconds
         self.cache: bool | None = None
-        self.before_pause: Callable[[e.WaitRequest], None] | None = None
         self.ending: Ending | None = None
-        self.waiting_for: list[str] = []
         self.wake = threading.Event()
-        self.user_threads: dict[int, int] = {}
         self.task: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
+        self.user_code = UserCode()
         self.logs = LogBuffer()
+        self.parking = Parking(self, poll_seconds)
+        self.submitted = Submitted(self)
         self._started: dict[str, Started] = {}
-        self._inflight = 0
         self._buffer: list[Event] = []
         self._lock = threading.Lock()
-        self._executor: ThreadPoolExecutor | None = None
+        self._upkeep = threading.Lock()
+        self._closed = False
         now = time.monotonic()
         self._renewed = self._looked = self._logged = now
+        if self.engine.cancel is not None:
+            self._cancelled(self.engine.cancel)
         keeper.add(self)
 
     def begin(self) -> None:
         """The flow's body starts to run on the calling thread and task."""
         self.frame.line = here()
-        self.user_threads[threading.get_ident()] = 1
+        self.check()
+
+    @property
+    def waiting_for(self) -> list[str]:
+        """Ids of the waits that the run has let go for."""
+        return self.parking.waiting_for
+
+    @property
+    def before_pause(self) -> Callable[[e.WaitRequest], None] | None:
+        """Told of each wait before the run lets go for it."""
+        return self.parking.before_pause
+
+    @before_pause.setter
+    def before_pause(self, told: Callable[[e.WaitRequest], None] | None) -> None:
+        self.parking.before_pause = told
 
     # calls
 
     def call(self, call: e.Call) -> Any:
         """Perform a call of a checkpoint in this thread."""
+        inside = self.user_code.leave()
         self.check()
-        if (donor := self.engine.recorded(call)) is not None:
-            return self._load(e.Load(call, donor))
-        return drive(self.engine.call(call), self.perform)
+        try:
+            if (donor := self.engine.recorded(call)) is not None:
+                return self._load(e.Load(call, donor))
+            self.parking.begin()
+            try:
+                return drive(self.engine.call(call), self.perform)
+            finally:
+                self.parking.end()
+        finally:
+            if inside:
+                self.back_to_user_code()
 
     async def call_async(self, call: e.Call) -> Any:
         """Perform a call of a checkpoint in this task."""
         self.check()
         if (donor := self.engine.recorded(call)) is not None:
             return self._load(e.Load(call, donor))
-        return await drive_async(self.engine.call(call), self.perform_async)
+        self.parking.begin()
+        try:
+            return await drive_async(self.engine.call(call), self.perform_async)
+        finally:
+            self.parking.end()
+
+    def wait(self, wait: e.WaitRequest) -> Mapping[str, Any]:
+        """Perform a wait in this thread; the body of its ``wait.resolved``."""
+        inside = self.user_code.leave()
+        self.check()
+        try:
+            self.parking.begin()
+            try:
+                return drive(self.engine.wait(wait), self.perform)
+            finally:
+                self.parking.end()
+        finally:
+            if inside:
+                self.back_to_user_code()
+
+    async def wait_async(self, wait: e.WaitRequest) -> Mapping[str, Any]:
+        """Perform a wait in this task; the body of its ``wait.resolved``."""
+        self.check()
+        self.parking.begin()
+        try:
+            return await drive_async(self.engine.wait(wait), self.perform_async)
+        finally:
+            self.parking.end()
 
     def check(self) -> None:
-        """Raise `Paused` (or `KitaruFencedError`) when this run must let go."""
-        if self.ending is None:
-            return
-        if self.ending.kind == "fenced":
-            raise KitaruFencedError(self.ending.reason)
-        raise Paused(self.ending.reason)
+        """Raise `Paused` when this run must let go, or has; raise again what makes going on wrong."""
+        if self.ending is not None:
+            raise Paused(self.ending.reason)
+        if self.parking.waiting_for:
+            raise Paused(self.parking.reason)
+        if self.engine.divergence is not None:
+            raise self.engine.divergence
 
-    @property
-    def executor(self) -> ThreadPoolExecutor:
-        """Threads for `.submit` and `.map`, made on first use."""
-        with self._lock:
-            if self._executor is None:
-                self._executor = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix=f"{self.exec_id}-")
-            return self._executor
+    def back_to_user_code(self) -> None:
+        """The calling thread runs user code from here on. Raises `Paused` when the run must let go instead."""
+        self.user_code.enter()
+        if self.ending is not None:
+            self.user_code.leave()
+            raise Paused(self.ending.reason)
 
     # effects
 
@@ -172,13 +230,14 @@ class Run:
             case e.Fail():
                 return self._fail(effect)
             case e.Sleep():
-                return self._sleep(effect.seconds)
+                self.wake.wait(effect.seconds)
+                return self.check()
             case e.Ask():
-                return self._ask(effect.wait)
+                return self.parking.ask(effect.wait)
             case e.Answer():
-                return self._answer(effect)
+                return self.parking.answer(effect)
             case e.Park():
-                return self._park(effect.wait)
+                return self.parking.park(effect.wait)
 
     async def perform_async(self, effect: e.Effect) -> Any:
         """Perform one effect in this task; what blocks goes to a thread."""
@@ -189,9 +248,10 @@ class Run:
                 with self._in_flight(effect):
                     return await effect.call.work.invoke_async(effect.call, effect.attempt)
             case e.Sleep():
-                return await asyncio.sleep(effect.seconds)
+                await asyncio.sleep(effect.seconds)
+                return self.check()
             case e.Park():
-                return await self._park_async(effect.wait)
+                return await self.parking.park_async(effect.wait)
             case _:
                 return await asyncio.to_thread(self.perform, effect)
 
@@ -205,7 +265,6 @@ class Run:
             before = self._started.get(call_id)
             first = before.first_at if before else now
             self._started[call_id] = Started(call, effect.attempt, first, now)
-            self._inflight += 1
         try:
             yield
         except Exception:
@@ -214,9 +273,6 @@ class Run:
             with self._lock:
                 self._started.pop(call_id, None)  # interrupted: the call is no longer in flight
             raise
-        finally:
-            with self._lock:
-                self._inflight -= 1
 
     def _trace(self, call: e.Call) -> None:
         """Find where the inputs came from; where that isn't known, only program order is."""
@@ -226,13 +282,12 @@ class Run:
             call.after = call.frame.last
 
     def _invoke(self, effect: e.Invoke) -> Any:
-        thread = threading.get_ident()
         with self._in_flight(effect):
-            self.user_threads[thread] = self.user_threads.get(thread, 0) + 1
             try:
+                self.back_to_user_code()
                 return effect.call.work.invoke(effect.call, effect.attempt)
             finally:
-                self.user_threads[thread] -= 1
+                self.user_code.leave()
 
     def _load(self, effect: e.Load) -> Any:
         call, event = effect.call, effect.donor.event
@@ -305,12 +360,15 @@ class Run:
     def _adopt(self, effect: e.Adopt) -> None:
         call, donor = effect.call, effect.donor
         self._trace(call)
-        kept = ("outputs", "metadata", "partial", "cell", "duration", "started_at")
+        now = time.time()
+        kept = ("outputs", "metadata", "partial", "cell", "duration", "scope")
         body = self._describe(call, None) | {k: v for k, v in donor.event.body.items() if k in kept}
+        # The instant of taking it over, so that calls keep their program order; ``duration`` is what it took when it ran.
+        body["started_at"] = now
+        if effect.overridden:
+            body["overridden"] = True
         body["reused"] = donor.event.body.get("reused") or {"exec_id": donor.exec_id, "call_id": donor.event.key}
-        event = Event(
-            self.exec_id, "checkpoint.completed", call.call_id, time.time(), body, donor.event.blob, 0, call.cache_key
-        )
+        event = Event(self.exec_id, "checkpoint.completed", call.call_id, now, body, donor.event.blob, 0, call.cache_key)
         self._finish_call(call, event)
 
     def _fail(self, effect: e.Fail) -> None:
@@ -332,79 +390,30 @@ class Run:
         event = Event(self.exec_id, "checkpoint.failed", call.call_id, now, body, pickled(error))
         self._finish_call(call, event)
 
-    def _sleep(self, seconds: float) -> None:
-        self.wake.wait(seconds)
-        self.check()
-
-    # waits
-
-    def _ask(self, wait: e.WaitRequest) -> None:
-        body: dict[str, Any] = {"name": wait.name, "schema": wait.schema}
-        optional = {
-            "question": wait.question,
-            "metadata": wait.metadata,
-            "until": wait.until,
-            "timeout": wait.timeout,
-            "after": list(wait.after),
-        }
-        body |= {k: v for k, v in optional.items() if v not in (None, [], {})}
-        event = Event(self.exec_id, "wait.created", wait.wait_id, time.time(), body)
-        self.commit([event])
-        self.engine.take(event)
-
-    def _answer(self, effect: e.Answer) -> Mapping[str, Any]:
-        body = {"value": effect.value, "by": effect.by, "via": effect.via}
-        event = Event(self.exec_id, "wait.resolved", effect.wait.wait_id, time.time(), body)
-        self.commit([event])
-        self.engine.take(event)
-        return body
-
-    def _park(self, wait: e.WaitRequest) -> Mapping[str, Any]:
-        deadline = self._park_deadline(wait)
-        while (body := self._look_for_answer(wait, deadline)) is None:
-            self.wake.wait(POLL)
-            self.wake.clear()
-        return body
-
-    async def _park_async(self, wait: e.WaitRequest) -> Mapping[str, Any]:
-        deadline = self._park_deadline(wait)
-        while (body := await asyncio.to_thread(self._look_for_answer, wait, deadline)) is None:
-            await asyncio.sleep(POLL)
-        return body
-
-    def _park_deadline(self, wait: e.WaitRequest) -> float:
-        return time.monotonic() + (self.poll_seconds if wait.timeout is None else wait.timeout)
-
-    def _look_for_answer(self, wait: e.WaitRequest, deadline: float) -> Mapping[str, Any] | None:
-        """The answer's body if it is there. Lets go when the time is over and nothing else is in flight."""
-        self.check()
-        self.look()
-        if (resolved := self.engine.resolved.get(wait.wait_id)) is not None:
-            return resolved.body
-        if wait.until is not None and time.time() >= wait.until:
-            return self.runtime.ring(self.exec_id, wait.wait_id)
-        if time.monotonic() >= deadline and self._inflight == 0:
-            self.waiting_for.append(wait.wait_id)
-            if self.before_pause is not None:
-                self.before_pause(wait)
-            raise Paused(f"{self.exec_id} waits for {wait.name!r}")
-        return None
+    # journal
 
     def look(self) -> None:
         """Take up what others appended: answers and cancel requests."""
         for event in self.journal.history(self.exec_id, after=self.engine.last_seq):
-            self.engine.take(event)
-            if event.kind == "execution.cancel":
-                self.interrupt("cancelled", f"{self.exec_id} was cancelled by {event.body['by']}")
+            self.engine.last_seq = max(self.engine.last_seq, event.seq)
+            if event.kind in _FROM_OUTSIDE:
+                self.engine.take(event)
+                if event.kind != "wait.resolved":
+                    self._cancelled(event)
 
-    # journal
+    def _cancelled(self, event: Event) -> None:
+        self.interrupt("cancelled", f"{self.exec_id} was cancelled by {event.body.get('by', 'somebody')}")
 
     def commit(self, events: Sequence[Event]) -> None:
-        """Append events, and all that is held back, in one commit."""
+        """Append events, and all that is held back, in one commit. Raises `Paused` when the lease is lost."""
         with self._lock:
             held, self._buffer = self._buffer, []
         try:
             self.journal.append(self.exec_id, [*held, *events], lease=self.lease)
+        except KitaruFencedError as error:
+            self.interrupt("fenced", str(error))
+            # Not as an `Exception`: a flow that handles those would go on to do what its successor does too.
+            raise Paused(str(error)) from error
         except BaseException:
             with self._lock:
                 self._buffer[:0] = held
@@ -421,110 +430,64 @@ class Run:
 
     def let_go(self, events: Sequence[Event]) -> None:
         """Append the last events and give the lease back."""
-        keeper.remove(self)
-        lines = self.logs.take("")
+        self.abandon()
+        now = time.time()
         with self._lock:
             held, self._buffer = self._buffer, []
-        now = time.time()
-        for call_id, more in {**self.logs.take_finished(), **({"": lines} if lines else {})}.items():
-            held.append(Event(self.exec_id, "log.lines", call_id, now, {"lines": more}))
+        for call_id, lines in self.logs.take_all().items():
+            held.append(Event(self.exec_id, "log.lines", call_id, now, {"lines": lines}))
         self.journal.release(self.lease, [*held, *events])
 
     def abandon(self) -> None:
         """Stop the upkeep without writing anything (the lease is lost, or storage is gone)."""
         keeper.remove(self)
-
-    def close_executor(self) -> None:
-        """Wait for the threads of `.submit` and `.map`."""
-        if self._executor is not None:
-            self._executor.shutdown(wait=True, cancel_futures=True)
+        with self._upkeep:  # a tick that is going on ends first: nothing is written after the last word
+            self._closed = True
 
     # upkeep, called by the keeper's thread
 
     def tick(self, now: float) -> None:
         """Write what was held back for long enough, keep the lease, notice cancel requests."""
-        if self.ending is not None and self.ending.kind == "fenced":
-            return
-        events = self._overdue(now)
-        if events:
-            self.commit(events)
-        elif self._buffer:
-            self.commit([])
-        if now - self._renewed > self.runtime.settings.lease_seconds / 3:
-            self._renewed = now
-            self.lease = self.journal.renew(self.lease, ttl=self.runtime.settings.lease_seconds)
-        if now - self._looked > LOOK_EVERY:
-            self._looked = now
-            self.look()
+        with self._upkeep:
+            if self._closed or (self.ending is not None and self.ending.kind == "fenced"):
+                return
+            self._hold_overdue(now)
+            if self._buffer:
+                self.commit([])
+            if now - self._renewed > self.runtime.settings.lease_seconds / 3:
+                self._renewed = now
+                self.lease = self.journal.renew(self.lease, ttl=self.runtime.settings.lease_seconds)
+            if now - self._looked > LOOK_EVERY:
+                self._looked = now
+                self.look()
 
-    def _overdue(self, now: float) -> list[Event]:
+    def _hold_overdue(self, now: float) -> None:
         wall = time.time()
-        events = []
         with self._lock:
             late = [s for s in self._started.values() if not s.written and wall - s.at > STARTED_AFTER]
             for started in late:
                 started.written = True
         for started in late:
             body = self._describe(started.call, started) | {"attempt": started.attempt}
-            events.append(Event(self.exec_id, "checkpoint.started", started.call.call_id, started.at, body))
+            self.hold(Event(self.exec_id, "checkpoint.started", started.call.call_id, started.at, body))
         if now - self._logged > LOGS_AFTER:
             self._logged = now
             for call_id, lines in self.logs.take_finished().items():
-                events.append(Event(self.exec_id, "log.lines", call_id, wall, {"lines": lines}))
-        return events
+                self.hold(Event(self.exec_id, "log.lines", call_id, wall, {"lines": lines}))
 
     def interrupt(self, kind: str, reason: str) -> None:
-        """Make the run let go at the next step: durable, nothing finished is lost.
+        """Make the run let go at the next step: durable, nothing finished is lost. Not to be called by a signal handler.
 
         An asynchronous flow is cancelled at its next await; synchronous user code gets `Paused` at its next bytecode.
         """
-        if self.ending is not None:
-            return
-        self.ending = Ending(kind, reason)
+        with self._lock:
+            if self.ending is not None:
+                return
+            self.ending = Ending(kind, reason)
         self.wake.set()
         if self.task is not None:
             loop, task = self.task
             with contextlib.suppress(RuntimeError):  # the loop may have closed in this very moment
                 loop.call_soon_threadsafe(task.cancel)
-        for thread, depth in list(self.user_threads.items()):
-            if depth > 0:
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(Paused))
-
-
-def failure_body(error: BaseException) -> dict[str, Any]:
-    """`FailureInfo` of an exception, as JSON."""
-    info = FailureInfo(
-        message=str(error) or type(error).__name__,
-        exception_type=f"{type(error).__module__}.{type(error).__qualname__}",
-        traceback="".join(traceback.format_exception(error)),
-        origin="runtime" if isinstance(error, KitaruError) else "user",
-    )
-    return {
-        "message": info.message,
-        "exception_type": info.exception_type,
-        "traceback": info.traceback,
-        "origin": info.origin,
-    }
-
-
-def pickled(error: Exception) -> bytes | None:
-    """The exception for a later `except`, when it survives pickling."""
-    try:
-        data = pickle.dumps(error)
-        pickle.loads(data)
-    except Exception:
-        return None
-    return data
-
-
-def recorded_failure(event: Event, *, trusted: bool) -> Exception:
-    """The exception that a ``checkpoint.failed`` event recorded, or `KitaruUserCodeError` with its text."""
-    if event.blob is not None and trusted:
-        try:
-            error = pickle.loads(event.blob)
-        except Exception as unreadable:
-            return KitaruUserCodeError(f"{event.body['failure']['message']} (its exception can't be loaded: {unreadable})")
-        if isinstance(error, Exception):
-            return error
-    failure = event.body["failure"]
-    return KitaruUserCodeError(f"{failure['exception_type']}: {failure['message']}")
+        self.submitted.cancel()
+        self.user_code.stop()

@@ -36,6 +36,8 @@ EXIT_INTERRUPTED = 130
 #: A flexible column is never cut below this many columns of the terminal.
 NARROWEST = 8
 
+#: The console on which a spinner or bar moves; what is printed meanwhile must go above it.
+_live: ContextVar[Console | None] = ContextVar("kitaru_cli_live", default=None)
 _machine: ContextVar[bool] = ContextVar("kitaru_cli_machine", default=False)
 
 
@@ -147,7 +149,9 @@ def report(error: KitaruError) -> None:
         body = {"type": type(error).__name__, "message": error.message, "fix": error.fix}
         print(json.dumps({"error": body}, indent=2), file=sys.stderr)
         return
-    print(f"error: {escaped(error.message, lines=True)}", file=sys.stderr)
+    # Later lines of a message stand deeper than the fix, so that no text that a model wrote can pass for one.
+    message = escaped(error.message, lines=True).replace("\n", "\n       ")
+    print(f"error: {message}", file=sys.stderr)
     if error.fix:
         print(f"  fix: {escaped(error.fix, lines=True)}", file=sys.stderr)
 
@@ -157,7 +161,10 @@ def show(blocks: Sequence[Block], *, err: bool = False) -> None:
     if not blocks:
         return
     stream = sys.stderr if err else sys.stdout
-    if is_terminal(stream):
+    live = _live.get()
+    if live is not None:
+        draw(blocks, live)
+    elif is_terminal(stream):
         draw(blocks, terminal(stream))
     else:
         print("\n".join(plain(blocks, columns())), file=stream, flush=True)
@@ -272,12 +279,17 @@ def _drawn_table(table: Table, width: int) -> RenderableType:
 def spinner(text: str) -> Iterator[Callable[[str], None]]:
     """While it lasts a spinner turns beside ``text`` on a terminal; gives a function that changes the text.
 
-    Nothing is shown in a pipe, or when JSON was asked for. What `show` prints to stderr meanwhile appears above it.
+    Nothing is shown in a pipe, or when JSON was asked for. What `show` prints meanwhile appears above it.
     """
     if is_machine() or not is_terminal(sys.stderr):
         yield lambda text: None
         return
     from rich.text import Text
 
-    with terminal(sys.stderr).status(Text(escaped(text)), spinner="dots") as status:
-        yield lambda text: status.update(Text(escaped(text)))
+    console = terminal(sys.stderr)
+    with console.status(Text(escaped(text)), spinner="dots") as status:
+        token = _live.set(console)
+        try:
+            yield lambda text: status.update(Text(escaped(text)))
+        finally:
+            _live.reset(token)

@@ -203,7 +203,7 @@ def executions_blocks(executions: Sequence[Execution], *, now: datetime, limit: 
             status_span(e.status),
             Span(ago(e.created_at, now)),
             Span(took(e, now)),
-            Span(e.flow_name + (f" ↻ {e.original_exec_id}" if e.original_exec_id else "")),
+            Span(f"↻ {e.flow_name}" if e.original_exec_id else e.flow_name),
         )
         for e in executions
     ]

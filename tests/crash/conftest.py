@@ -1,0 +1,31 @@
+"""Fixtures of the crash tests."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from crash.workshop import Workshop
+
+
+@pytest.fixture(scope="session")
+def bytecode(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where child processes keep compiled modules, so that only the first of them compiles."""
+    return tmp_path_factory.mktemp("bytecode")
+
+
+@pytest.fixture
+def workshops(tmp_path: Path, bytecode: Path) -> Iterator[Callable[..., Workshop]]:
+    """Makes workshops; their journals are closed in the end."""
+    numbers = itertools.count()
+    made: list[Workshop] = []
+
+    def make(**environment: str) -> Workshop:
+        made.append(Workshop(tmp_path / f"home-{next(numbers)}", bytecode, **environment))
+        return made[-1]
+
+    yield make
+    for workshop in made:
+        workshop.runtime.journal.close()

@@ -1,0 +1,143 @@
+"""``kill -9`` at random moments, again and again until the execution completes; and at chosen ones."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from crash.evidence import Recorded
+from crash.flows import journey, journey_async, stairs
+from crash.workshop import Child, Workshop
+
+from kitaru_nb.core.flow import Flow
+from kitaru_nb.model import ExecutionStatus
+
+KILLS = 200
+LANES = 2
+WIDTH = 4
+ANSWERS = {"first": 1, "second": True}
+SEED = 20261123
+
+
+class Lane:
+    """Executions one after another in a home of their own, with a warm worker always at hand."""
+
+    def __init__(self, workshop: Workshop, seed: int) -> None:
+        self.workshop = workshop
+        self.chance = random.Random(seed)
+        self.kills = 0
+        self.executions = 0
+        self._next = workshop.child()
+
+    def worker(self) -> Child:
+        """A warm worker; the next one warms up meanwhile."""
+        child, self._next = self._next, self.workshop.child()
+        return child
+
+    def undisturbed(self, program: Flow[..., Any]) -> tuple[Any, Recorded, float]:
+        """Result, record, and seconds of the longest life when nobody is killed."""
+        exec_id = self.workshop.create(program, WIDTH)
+        longest = 0.0
+        while self.workshop.status(exec_id) is not ExecutionStatus.COMPLETED:
+            child = self.worker()
+            start = time.monotonic()
+            child.begin(exec_id)
+            child.end()
+            longest = max(longest, time.monotonic() - start)
+            self.workshop.answer(exec_id, ANSWERS)
+        return self.workshop.result(exec_id), self.workshop.recorded(exec_id), longest
+
+    def torment(self, program: Flow[..., Any], kills: int) -> None:
+        """Run executions and kill their workers until there were ``kills``; check each after every life."""
+        result, recorded, longest = self.undisturbed(program)
+        target = self.kills + kills
+        while self.kills < target:
+            self.workshop.side_file.write_text("")
+            exec_id = self.workshop.create(program, WIDTH)
+            self._until_completed(exec_id, longest)
+            self.workshop.witness.verdict(self.workshop.runtime.journal, exec_id, recorded)
+            assert self.workshop.result(exec_id) == result
+            self.executions += 1
+
+    def _until_completed(self, exec_id: str, longest: float) -> None:
+        journal, witness = self.workshop.runtime.journal, self.workshop.witness
+        for _ in range(200):
+            child = self.worker()
+            witness.life_begins(journal, exec_id)
+            child.begin(exec_id)
+            if not child.ended_within(self.chance.uniform(0, 0.7 * longest)):
+                self.kills += child.kill() == -signal.SIGKILL
+            child.end()
+            assert child.errors == ""
+            witness.life_ended(journal, exec_id)
+            self.workshop.answer(exec_id, ANSWERS)
+            if self.workshop.status(exec_id) is ExecutionStatus.COMPLETED:
+                return
+        raise AssertionError(f"{exec_id} makes no progress")
+
+    def close(self) -> None:
+        """End the worker that is still at hand."""
+        self._next.kill()
+
+
+@pytest.fixture
+def lanes(workshops: Callable[..., Workshop]) -> Iterator[list[Lane]]:
+    """Lanes with different seeds."""
+    made = [Lane(workshops(), SEED + number) for number in range(LANES)]
+    yield made
+    for lane in made:
+        lane.close()
+
+
+def test_two_hundred_kills_at_random_moments_lose_nothing_and_repeat_nothing(
+    lanes: list[Lane], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def torment(lane: Lane) -> None:
+        for program in (journey, journey_async):
+            lane.torment(program, KILLS // LANES // 2)
+
+    start = time.monotonic()
+    with ThreadPoolExecutor(LANES) as pool:
+        list(pool.map(torment, lanes))
+    kills, executions = sum(lane.kills for lane in lanes), sum(lane.executions for lane in lanes)
+    with capsys.disabled():
+        print(f"\n{kills} kills over {executions} executions in {time.monotonic() - start:.0f} s (seed {SEED})")
+    assert kills >= KILLS
+
+
+@pytest.mark.parametrize("program", [stairs, journey], ids=lambda f: f.name)
+def test_kills_between_one_recorded_completion_and_the_next_twice_at_the_same_place(
+    workshops: Callable[..., Workshop], program: Flow[..., Any]
+) -> None:
+    workshop = workshops(KITARU_DURABILITY="process")
+    result, recorded = run_through(workshop, program, [])
+    for n in range(1, 1 + min(5, sum(recorded.completed.values()))):
+        workshop.side_file.write_text("")
+        # The n-th append is recorded and nobody hears of it; then death before the first append that follows.
+        deaths = [{"at": n, "when": "after"}, {"at": 1, "when": "before"}, {"at": 1, "when": "before"}]
+        again, recorded_again = run_through(workshop, program, deaths)
+        assert (again, recorded_again) == (result, recorded)
+
+
+def run_through(workshop: Workshop, program: Flow[..., Any], deaths: list[dict[str, Any]]) -> tuple[Any, Recorded]:
+    """Run an execution whose first workers kill themselves at chosen appends; its result and record."""
+    exec_id = workshop.create(program, WIDTH)
+    journal, witness = workshop.runtime.journal, workshop.witness
+    fates = iter(deaths)
+    while workshop.status(exec_id) is not ExecutionStatus.COMPLETED:
+        fate = next(fates, None)
+        witness.life_begins(journal, exec_id)
+        child = workshop.child()
+        child.begin(exec_id, **({**fate, "only": ["append"]} if fate else {}))
+        code = child.end()
+        assert (code == -signal.SIGKILL) == (fate is not None), child.errors
+        witness.life_ended(journal, exec_id)
+        workshop.answer(exec_id, ANSWERS)
+    recorded = workshop.recorded(exec_id)
+    witness.verdict(journal, exec_id, recorded)
+    return workshop.result(exec_id), recorded

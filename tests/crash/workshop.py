@@ -1,0 +1,125 @@
+"""Worker processes for the tests: started warm, killed by the id that they were started with."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from crash.evidence import Recorded, Witness
+
+from kitaru_nb.config import Settings
+from kitaru_nb.core.create import create_execution
+from kitaru_nb.core.flow import Flow
+from kitaru_nb.core.runtime import Runtime
+from kitaru_nb.errors import KitaruNotFoundError
+from kitaru_nb.model import Event, ExecutionStatus
+
+CHILD = Path(__file__).with_name("child.py")
+TESTS = CHILD.parents[1]
+REPO = TESTS.parent
+SECONDS = 60
+
+
+class Child:
+    """One worker process. ``begin`` gives it its work; it begins within microseconds."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, str(CHILD)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment,
+            text=True,
+        )
+        self.errors = ""
+
+    def begin(self, exec_id: str, **fate: Any) -> None:
+        """Advance ``exec_id``; ``at``, ``when`` and ``only`` say at which operation of its journal it kills itself."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline() == "ready\n", self.process.communicate()[1]
+        self.process.stdin.write(json.dumps({"exec_id": exec_id, **fate}) + "\n")
+        self.process.stdin.flush()
+
+    def ended_within(self, seconds: float) -> bool:
+        """Whether it ends by itself before ``seconds`` are over."""
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def kill(self) -> int:
+        """SIGKILL, if it still lives; its exit code."""
+        self.process.kill()
+        return self.end()
+
+    def end(self) -> int:
+        """Wait for its end; its exit code. What it said on stderr is in ``errors``."""
+        # Not communicate(): grandchildren and FIFOs are no concern of ours, the process's own end is.
+        self.process.wait(SECONDS)
+        streams = (self.process.stdin, self.process.stdout, self.process.stderr)
+        assert self.process.stderr is not None
+        self.errors = self.errors or self.process.stderr.read()
+        for stream in streams:
+            assert stream is not None
+            stream.close()
+        return self.process.returncode
+
+
+class Workshop:
+    """A home with its journal, and processes that work on it."""
+
+    def __init__(self, home: Path, bytecode: Path, **environment: str) -> None:
+        home.mkdir(parents=True, exist_ok=True)
+        self.home = home
+        self.side_file = home.with_name(f"{home.name}-ran")
+        self.witness = Witness(self.side_file)
+        self.runtime = Runtime(Settings(home))
+        self.environment = {
+            **{k: v for k, v in os.environ.items() if not k.startswith(("KITARU_", "CRASH_"))},
+            "KITARU_HOME": str(home),
+            "CRASH_RAN": str(self.side_file),
+            "PYTHONPATH": os.pathsep.join([str(TESTS), str(REPO)]),
+            "PYTHONPYCACHEPREFIX": str(bytecode),
+            **environment,
+        }
+        self.environment.pop("PYTHONDONTWRITEBYTECODE", None)
+
+    def child(self, **environment: str) -> Child:
+        """A process that is warming up."""
+        return Child(self.environment | environment)
+
+    def create(self, program: Flow[..., Any], value: int) -> str:
+        """A pending execution of ``program``, whose one parameter gets ``value``; its id."""
+        return create_execution(self.runtime, program, {next(iter(program.signature.parameters)): value}).exec_id
+
+    def status(self, exec_id: str) -> ExecutionStatus:
+        """Where it stands."""
+        return self.runtime.journal.execution(exec_id).status
+
+    def recorded(self, exec_id: str) -> Recorded:
+        """What its history says."""
+        return Recorded.of(self.runtime.journal, exec_id)
+
+    def result(self, exec_id: str) -> Any:
+        """What its flow returned."""
+        from kitaru_nb.core.records import load
+
+        if self.status(exec_id) is not ExecutionStatus.COMPLETED:
+            raise KitaruNotFoundError(f"{exec_id} is {self.status(exec_id)}.")
+        return load(exec_id, "result", runtime=self.runtime)
+
+    def answer(self, exec_id: str, answers: Mapping[str, Any]) -> None:
+        """Answer what it waits for, as an outsider; the next child goes on."""
+        journal = self.runtime.journal
+        for wait in journal.waits(exec_id=exec_id):
+            body = {"value": answers[wait.name], "by": "ann", "via": "client"}
+            journal.append(exec_id, [Event(exec_id, "wait.resolved", wait.wait_id, time.time(), body)])

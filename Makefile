@@ -30,7 +30,7 @@ lint: $(STAMP)  ## ruff, mypy and the import contracts.
 
 test: $(STAMP) lint  ## Everything: unit, contract, crash, notebook and browser tests.
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --ignore tests/ui
-	KITARU_CI=1 $(BIN)/python notebooks/offline.py $(BIN)/python -m pytest -q --nbval-lax notebooks
+	KITARU_CI=1 KITARU_HOME=$$(mktemp -d) $(BIN)/python -m pytest -q --nbval notebooks/tour.ipynb
 	$(BIN)/python -m pytest -q tests/ui
 
 bench: $(STAMP)  ## Figures, each as a ratio to a physical floor measured in the same run.

@@ -128,7 +128,9 @@ def warm_up(runtime: Runtime, measured: Flow[..., Any]) -> tuple[Any, ...]:
     assert isinstance(journal, SqliteJournal)
     with sqlite3.connect(journal.path) as connection:
         columns = INSERT.partition("(")[2].partition(")")[0]
-        rows = connection.execute(f"select {columns} from journal where kind = 'checkpoint.completed' limit 1 offset 50")
+        rows = connection.execute(
+            f"select {columns} from journal where kind = 'checkpoint.completed' limit 1 offset 50"
+        )
         return tuple(rows.fetchone())
 
 

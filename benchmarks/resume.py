@@ -63,7 +63,9 @@ def main(folder: str | None = None) -> None:
 def read_bare(path: Path, exec_id: str) -> list[object]:
     """The floor: the same rows, each parsed."""
     with sqlite3.connect(path) as connection:
-        rows = connection.execute("select body, blob from journal where exec_id = ? order by seq", (exec_id,)).fetchall()
+        rows = connection.execute(
+            "select body, blob from journal where exec_id = ? order by seq", (exec_id,)
+        ).fetchall()
     return [json.loads(body) for body, _ in rows]
 
 

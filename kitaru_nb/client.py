@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import builtins
 import dataclasses
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 from kitaru_nb.core import control
@@ -79,6 +81,23 @@ class ExecutionRef(Execution):
         assert self.client is not None
         return self.client.artifacts.list(self.exec_id)
 
+    @property
+    def flow_id(self) -> str:
+        """Kitaru's id of the flow; here a flow is known by its name."""
+        return self.flow_name
+
+    @property
+    def status_reason(self) -> str | None:
+        """Why it failed, or what it waits for; None otherwise."""
+        if self.failure is not None:
+            return self.failure.message
+        wait = self.pending_wait if self.status is ExecutionStatus.WAITING else None
+        return None if wait is None else f"waits for {wait.name}"
+
+
+_artifact_fields = attrgetter(*(f.name for f in dataclasses.fields(Artifact)))
+_execution_fields = attrgetter(*(f.name for f in dataclasses.fields(Execution)))
+
 
 class Executions:
     """What can be read of executions, and done to them."""
@@ -90,7 +109,9 @@ class Executions:
     def get(self, exec_id: str) -> ExecutionRef:
         """One execution with all details. Raises `KitaruNotFoundError`."""
         journal = self._runtime.journal
-        return self._ref(fold(journal.execution(exec_id), journal.history(exec_id)))
+        execution = fold(journal.execution(exec_id), journal.history(exec_id))
+        artifacts = tuple(self._client.artifacts.ref(a) for a in execution.artifacts)
+        return self._ref(dataclasses.replace(execution, artifacts=artifacts))
 
     def list(
         self,
@@ -99,21 +120,31 @@ class Executions:
         status: str | ExecutionStatus | None = None,
         limit: int = 50,
         before: str | None = None,
+        page: int = 1,
+        size: int | None = None,
     ) -> list[ExecutionRef]:
-        """Executions without details, newest first; ``before`` continues after the last id of a page.
+        """Executions without details, newest first.
+
+        ``before`` continues after the last id of a page; ``page`` (from 1) with ``size`` counts pages instead, as
+        Kitaru does.
 
         Raises:
-            KitaruUsageError: an unknown status.
+            KitaruUsageError: an unknown status, or a page below 1.
         """
+        if page < 1:
+            raise KitaruUsageError(f"page={page} can't be; the first is 1.", fix="executions.list(page=1, size=20)")
         wanted = None if status is None else parse_status(status)
-        rows = self._runtime.journal.executions(flow=flow, status=wanted, limit=limit, before=before)
-        return [self._ref(row) for row in rows]
+        size = limit if size is None else size
+        rows = self._runtime.journal.executions(flow=flow, status=wanted, limit=page * size, before=before)
+        return [self._ref(row) for row in rows[(page - 1) * size :]]
 
     def latest(self, *, flow: str | None = None, status: str | ExecutionStatus | None = None) -> ExecutionRef:
         """The newest execution, with all details. Raises `KitaruNotFoundError` when there is none."""
         found = self.list(flow=flow, status=status, limit=1)
         if not found:
-            raise KitaruNotFoundError(f"There is no execution{f' of {flow!r}' if flow else ''} yet.", fix="my_flow.run()")
+            raise KitaruNotFoundError(
+                f"There is no execution{f' of {flow!r}' if flow else ''} yet.", fix="my_flow.run()"
+            )
         return self.get(found[0].exec_id)
 
     def resolve(self, selector: str) -> str:
@@ -140,7 +171,7 @@ class Executions:
 
     def logs(
         self, exec_id: str, *, checkpoint: str | None = None, source: str | None = None, limit: int | None = None
-    ) -> list[LogEntry]:
+    ) -> builtins.list[LogEntry]:
         """What the execution printed and logged, oldest first; the last ``limit`` lines."""
         self._runtime.journal.execution(exec_id)
         entries = fold_logs(self._runtime.journal.history(exec_id))
@@ -165,7 +196,7 @@ class Executions:
                 return
             time.sleep(poll)
 
-    def pending_waits(self, exec_id: str | None = None) -> list[Wait]:
+    def pending_waits(self, exec_id: str | None = None) -> builtins.list[Wait]:
         """Waits that nobody has answered, oldest first; of all executions without an id."""
         return self._runtime.journal.waits(exec_id=exec_id)
 
@@ -187,7 +218,7 @@ class Executions:
         """Go on with an interrupted or answered execution."""
         return control.resume(self._runtime, exec_id)
 
-    def resume_due(self) -> list[Started]:
+    def resume_due(self) -> builtins.list[Started]:
         """Let the clock answer what is due, and start workers."""
         return control.resume_due(self._runtime)
 
@@ -206,9 +237,7 @@ class Executions:
         **inputs: Any,
     ) -> FlowHandle[Any]:
         """Start a new execution from an old one (see `Flow.replay`) on its stack, with its code as it is now."""
-        execution = create_replay(
-            self._runtime, exec_id, from_=from_, overrides=overrides, scope=scope, inputs=inputs
-        )
+        execution = create_replay(self._runtime, exec_id, from_=from_, overrides=overrides, scope=scope, inputs=inputs)
         if not control.is_interactive(self._runtime, execution.exec_id):
             start(self._runtime, execution)
         return FlowHandle(self._runtime, execution.exec_id)
@@ -232,7 +261,7 @@ class Executions:
         """Two executions side by side."""
         return diff_executions(self.get(exec_id), self.get(other))
 
-    def lineage(self, exec_id: str) -> list[Edge]:
+    def lineage(self, exec_id: str) -> builtins.list[Edge]:
         """The edges between calls, waits, inputs and artifacts."""
         return edges(self.get(exec_id))
 
@@ -242,8 +271,8 @@ class Executions:
         return FlowHandle(self._runtime, exec_id)
 
     def _ref(self, execution: Execution) -> ExecutionRef:
-        fields = {f.name: getattr(execution, f.name) for f in dataclasses.fields(Execution)}
-        return ExecutionRef(**fields, client=self._client)
+        fields: tuple[Any, ...] = (*_execution_fields(execution), self._client)
+        return ExecutionRef(*fields)
 
 
 class Artifacts:
@@ -265,7 +294,7 @@ class Artifacts:
         execution = self._client.executions.get(exec_id)
         found = [*execution.artifacts, *([execution.result] if execution.result else [])]
         chosen = [
-            self._ref(a)
+            self.ref(a)
             for a in found
             if (name is None or name in (a.name, *a.names))
             and (kind is None or a.kind == kind)
@@ -279,12 +308,13 @@ class Artifacts:
         execution = self._client.executions.get(exec_id)
         for artifact in [*execution.artifacts, *([execution.result] if execution.result else [])]:
             if artifact.artifact_id == artifact_id:
-                return self._ref(artifact)
-        return self._ref(find_artifact(execution, name))
+                return self.ref(artifact)
+        return self.ref(find_artifact(execution, name))
 
-    def _ref(self, artifact: Artifact) -> ArtifactRef:
-        fields = {f.name: getattr(artifact, f.name) for f in dataclasses.fields(Artifact)}
-        return ArtifactRef(**fields, client=self._client)
+    def ref(self, artifact: Artifact) -> ArtifactRef:
+        """The artifact, loadable."""
+        fields: tuple[Any, ...] = (*_artifact_fields(artifact), self._client)
+        return ArtifactRef(*fields)
 
 
 class KitaruClient:

@@ -7,25 +7,31 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import builtins
 import json
 import os
 import queue
+import signal
 import sys
 import tempfile
+import typing
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import nbformat
-from jupyter_client import AsyncKernelClient, AsyncKernelManager
+from jupyter_client.asynchronous.client import AsyncKernelClient
+from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 
+from kitaru_nb.cells.source import read_cell
 from kitaru_nb.core.create import created_event, pack_inputs, read_inputs, write_created
 from kitaru_nb.core.runtime import Runtime
-from kitaru_nb.errors import KitaruBackendError, KitaruLeaseError, KitaruRuntimeError, KitaruUsageError
+from kitaru_nb.errors import KitaruBackendError, KitaruError, KitaruLeaseError, KitaruRuntimeError, KitaruUsageError
 from kitaru_nb.journal.fold import pack_artifact, unpack_artifact
 from kitaru_nb.model import ExecutionStatus
 
@@ -62,12 +68,12 @@ class NotebookOutcome:
 OnProgress = Callable[[Progress], None]
 
 
-class CellClient(AsyncKernelClient):  # type: ignore[misc]
+class CellClient(AsyncKernelClient):
     """A kernel client that sends the metadata of the cell with its execute request."""
 
     cell_metadata: Mapping[str, Any] = {}
 
-    def execute(self, code: str, **options: Any) -> str:
+    def execute(self, code: str, *_: Any, **options: Any) -> str:
         """As `jupyter_client.KernelClient.execute`, with metadata. Returns the message id."""
         content = {
             "code": code,
@@ -82,24 +88,28 @@ class CellClient(AsyncKernelClient):  # type: ignore[misc]
         return str(message["header"]["msg_id"])
 
 
-class CellByCell(NotebookClient):  # type: ignore[misc]
+class CellByCell(NotebookClient):
     """nbclient, telling the kernel which cell it runs and the caller how far it is."""
 
     on_progress: OnProgress | None = None
     total = 0
     done = 0
 
-    async def async_execute_cell(self, cell: Any, cell_index: int, **options: Any) -> Any:
+    async def async_execute_cell(self, cell: Any, cell_index: int, *_: Any, **options: Any) -> Any:
         """Execute one cell. Raises `CellExecutionError`."""
-        if cell.cell_type != "code" or not cell.source.strip() or is_skipped(cell):
+        if not will_run(cell):
             return cell
-        self.kc.cell_metadata = {**cell.metadata, "cellId": cell.get("id")}
+        kernel: Any = self.kc
+        kernel.cell_metadata = {**cell.metadata, "cellId": cell.get("id")}
         self.done += 1
         self._tell(cell, "running")
         try:
             result = await super().async_execute_cell(cell, cell_index, **options)
         except CellExecutionError as error:
             self._tell(cell, "waiting" if error.ename == "Paused" else "failed")
+            raise
+        except DeadKernelError:
+            self._tell(cell, "failed")
             raise
         self._tell(cell, "done")
         return result
@@ -133,7 +143,7 @@ def run_notebook(
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
-    snapshot = runtime.store.write(nbformat.writes(notebook), name="notebook", kind="blob")
+    snapshot = runtime.store.write(_serialized(notebook), name="notebook", kind="blob")
     target = (output or path.with_suffix(".executed.ipynb")).absolute()
     ref = {
         "kind": "notebook",
@@ -150,9 +160,13 @@ def run_notebook(
 def go_on(runtime: Runtime, exec_id: str, *, on_progress: OnProgress | None = None) -> NotebookOutcome:
     """Go on with the execution of a notebook until it ends or waits; finished checkpoints are reused.
 
+    In the main thread, SIGTERM and SIGINT are durable pauses: the kernel ends, the lease is given back, the status of
+    the outcome is ``interrupted``.
+
     Raises:
         KitaruLeaseError: another worker runs it.
-        KitaruRuntimeError: its kernel died.
+        KitaruRuntimeError: its kernel died, or could not be started.
+        KitaruBackendError: the executed copy can't be written.
     """
     while True:
         execution = runtime.journal.execution(exec_id)
@@ -164,56 +178,93 @@ def go_on(runtime: Runtime, exec_id: str, *, on_progress: OnProgress | None = No
         if execution.status is ExecutionStatus.RUNNING:
             raise KitaruLeaseError(f"{exec_id} is run by another worker.", fix=f"kitaru executions get {exec_id}")
         source = runtime.store.read(unpack_artifact(ref["notebook"], created.blob, exec_id))
-        notebook = nbformat.reads(source, as_version=4)
+        notebook = _parsed(source)
         inject(notebook, read_inputs(runtime, created))
-        reason = asyncio.run(_run_cells(runtime, exec_id, notebook, Path(ref["path"]), on_progress))
-        write_notebook(notebook, output)
+        write_notebook(notebook, output)  # where it can't be written, nothing has run in vain
+        try:
+            reason = asyncio.run(_run_cells(runtime, exec_id, notebook, Path(ref["path"]), on_progress))
+        finally:
+            write_notebook(notebook, output)
         status = runtime.journal.execution(exec_id).status
         if status is ExecutionStatus.WAITING and not runtime.journal.waits(exec_id=exec_id):
             continue  # answered while the kernel let go
         return NotebookOutcome(exec_id, status, output, reason)
 
 
-async def _run_cells(
-    runtime: Runtime, exec_id: str, notebook: Any, path: Path, on_progress: OnProgress | None
-) -> str:
-    with tempfile.TemporaryDirectory(prefix="kitaru-") as sockets:
+async def _run_cells(runtime: Runtime, exec_id: str, notebook: Any, path: Path, on_progress: OnProgress | None) -> str:
+    """Run the notebook in a kernel of its own; why it ended before the last cell, or ""."""
+    folder = path.parent if path.parent.is_dir() else Path.cwd()
+    with tempfile.TemporaryDirectory(prefix="kitaru-") as sockets, _pausable() as pause:
         manager = AsyncKernelManager(client_class=f"{__name__}.CellClient")
-        manager.kernel_spec.argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        spec: Any = manager.kernel_spec
+        spec.argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        manager.connection_file = f"{sockets}/kernel.json"
         if os.name == "posix":
             manager.transport, manager.ip = "ipc", f"{sockets}/k"  # no port for others on this machine
-        return await _run_in(manager, runtime, exec_id, notebook, path, on_progress)
-
-
-async def _run_in(
-    manager: AsyncKernelManager,
-    runtime: Runtime,
-    exec_id: str,
-    notebook: Any,
-    path: Path,
-    on_progress: OnProgress | None,
-) -> str:
-    folder = path.parent if path.parent.is_dir() else Path.cwd()
-    client = CellByCell(
-        notebook,
-        km=manager,
-        timeout=None,
-        store_widget_state=False,
-        resources={"metadata": {"path": str(folder)}},
-    )
-    client.on_progress = on_progress
-    client.total = sum(c.cell_type == "code" and bool(c.source.strip()) and not is_skipped(c) for c in notebook.cells)
-    async with client.async_setup_kernel(cwd=str(folder), env=environment(runtime, exec_id, path)):
+        resources = {"metadata": {"path": str(folder)}}
+        client = CellByCell(notebook, km=manager, timeout=None, store_widget_state=False, resources=resources)
+        client.on_progress = on_progress
+        client.total = sum(will_run(cell) for cell in notebook.cells)
         try:
+            await client.async_start_new_kernel(cwd=str(folder), env=environment(runtime, exec_id, path))
+            await client.async_start_new_kernel_client()
             return await _cells(client, notebook)
-        except DeadKernelError as error:
+        except (DeadKernelError, RuntimeError, asyncio.CancelledError) as error:
+            if pause.asked:
+                return f"paused by {pause.asked}; nothing is lost"
+            if isinstance(error, KitaruError | asyncio.CancelledError):
+                raise
             raise KitaruRuntimeError(
                 f"The kernel of {exec_id} died; finished checkpoints are kept.",
                 fix=f"kitaru executions resume {exec_id}",
             ) from error
         finally:
-            # nbclient ends only kernels that it started itself.
-            await manager.shutdown_kernel(now=not await manager.is_alive())
+            await _end_kernel(manager, client, interrupted=bool(pause.asked))
+
+
+async def _end_kernel(manager: Any, client: CellByCell, *, interrupted: bool) -> None:
+    """End the kernel: gently, so that it gives its lease back, unless it is dead or deaf."""
+    alive = manager.has_kernel and await manager.is_alive()
+    if alive and interrupted:
+        await manager.interrupt_kernel()  # a kernel that runs a cell doesn't hear that it shall end
+    if client.kc is not None:
+        client.kc.stop_channels()
+    if manager.has_kernel:
+        await manager.shutdown_kernel(now=not alive)
+
+
+class _Pause:
+    """Cancels a task when the process is told to end; ``asked`` is the signal's name then."""
+
+    asked = ""
+
+    def __init__(self, task: asyncio.Task[Any]) -> None:
+        self._task = task
+
+    def __call__(self, number: signal.Signals) -> None:
+        if not self.asked:
+            self.asked = number.name
+            self._task.cancel()
+
+
+@contextmanager
+def _pausable() -> Iterator[_Pause]:
+    """Within the block SIGTERM and SIGINT cancel the running task, once; but only in the main thread."""
+    task = asyncio.current_task()
+    assert task is not None
+    pause, loop = _Pause(task), asyncio.get_running_loop()
+    listened: list[signal.Signals] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    for number in before:
+        with suppress(NotImplementedError, RuntimeError, ValueError):  # not on Windows, nor in other threads
+            loop.add_signal_handler(number, pause, number)
+            listened.append(number)
+    try:
+        yield pause
+    finally:
+        for number in listened:
+            loop.remove_signal_handler(number)
+            signal.signal(number, before[number])
 
 
 async def _cells(client: CellByCell, notebook: Any) -> str:
@@ -233,14 +284,15 @@ async def _cells(client: CellByCell, notebook: Any) -> str:
 
 async def hidden(client: CellByCell, source: str) -> None:
     """Execute code that isn't part of the notebook. Raises `KitaruRuntimeError` with what it said."""
-    kernel = client.kc
+    kernel: Any = client.kc
+    manager: Any = client.km
     kernel.cell_metadata = {}
     message = kernel.execute(source, silent=True, store_history=False)
     while True:
         try:
             reply = await kernel.get_shell_msg(timeout=1.0)
         except queue.Empty:
-            if not await client.km.is_alive():
+            if not await manager.is_alive():
                 raise DeadKernelError("Kernel died") from None
             continue
         if reply["parent_header"].get("msg_id") == message:
@@ -258,6 +310,8 @@ def environment(runtime: Runtime, exec_id: str, path: Path) -> dict[str, str]:
         "KITARU_HOME": str(settings.home),
         "KITARU_JOURNAL": settings.journal_url,
         "KITARU_STORE": settings.store_url,
+        "KITARU_INLINE_MAX_BYTES": str(settings.inline_max_bytes),
+        "KITARU_DURABILITY": settings.durability,
         "KITARU_EXECUTION": exec_id,
         "KITARU_NOTEBOOK": str(path),
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
@@ -277,7 +331,7 @@ def read_notebook(path: Path) -> Any:
     except (OSError, UnicodeDecodeError) as error:
         raise KitaruUsageError(f"{path} can't be read: {error}.") from error
     try:
-        notebook = nbformat.reads(text, as_version=4)
+        notebook = _parsed(text)
         nbformat.validate(notebook)
     except (nbformat.reader.NotJSONError, nbformat.ValidationError, ValueError, AttributeError, KeyError) as error:
         raise KitaruUsageError(
@@ -287,11 +341,19 @@ def read_notebook(path: Path) -> Any:
     return notebook
 
 
+def _parsed(text: str) -> Any:
+    return nbformat.reads(text, as_version=4)  # type: ignore[no-untyped-call]
+
+
+def _serialized(notebook: Any) -> str:
+    return str(nbformat.writes(notebook))  # type: ignore[no-untyped-call]
+
+
 def write_notebook(notebook: Any, path: Path) -> None:
     """Write the executed copy, whole or not at all. Raises `KitaruBackendError`."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
-        temporary.write_text(nbformat.writes(notebook), encoding="utf-8")
+        temporary.write_text(_serialized(notebook), encoding="utf-8")
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
@@ -300,18 +362,23 @@ def write_notebook(notebook: Any, path: Path) -> None:
         ) from error
 
 
-def is_skipped(cell: Any) -> bool:
-    """Whether a cell's tags or first line say that it isn't to be run."""
+def will_run(cell: Any) -> bool:
+    """Whether a cell is code that is to be run: not empty, nor skipped by its tags or its first line."""
+    if cell.cell_type != "code" or not cell.source.strip():
+        return False
     tags = cell.metadata.get("tags", ())
     if "injected-parameters" in tags and cell.metadata.get("kitaru", {}).get("injected"):
-        return False
-    return any(tag in tags for tag in _SKIP_TAGS) or cell.source.lstrip().startswith("#| eval: false")
+        return True
+    skipped = any(tag in tags for tag in _SKIP_TAGS) or cell.source.lstrip().startswith("#| eval: false")
+    return not skipped
 
 
 def title_of(cell: Any) -> str:
     """How a cell is called in progress lines: its checkpoint's name, else its first line."""
-    first = cell.source.strip().splitlines()[0]
-    return first[:60]
+    with suppress(KitaruUsageError):  # a wrong head: the cell itself reports it
+        if name := read_cell(cell.source, cell.metadata.get("tags", ())).options.name:
+            return name
+    return str(cell.source).strip().splitlines()[0][:60]
 
 
 def parameters_of(notebook: Any) -> dict[str, tuple[str | None, Any]]:
@@ -348,26 +415,37 @@ def parse_parameters(notebook: Any, given: Mapping[str, str], path: Path) -> dic
                 fix=f"kitaru run {path.name}" + (f" -p {next(iter(known))}=..." if known else ""),
             )
         annotation, default = known[name]
-        kind = annotation or (type(default).__name__ if default is not None else "")
+        kind = annotation or (type(default).__name__ if default is not None else "Any")
         values[name] = parse_parameter(name, text, kind)
     return values
 
 
 def parse_parameter(name: str, text: str, kind: str) -> Any:
-    """``text`` as a value of the named type. Raises `KitaruUsageError`."""
-    if kind == "str":
-        return text
+    """``text`` as a value of the annotated type: JSON, or the text itself where that is a string's or a date's.
+
+    A type that only the notebook knows is not checked. Raises `KitaruUsageError`.
+    """
+    from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
+
     try:
-        value = json.loads(text)
-    except json.JSONDecodeError:
-        value = text
-    plain = {"int": int, "float": float, "bool": bool, "list": list, "dict": dict}
-    expected = plain.get(kind.partition("[")[0])
-    if expected is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if expected is not None and type(value) is not expected:
-        raise KitaruUsageError(f"Parameter {name} is {text!r}; expected {kind}.", fix=f"-p {name}=...")
-    return value
+        adapter: Any = TypeAdapter(eval(kind, {**vars(typing), **vars(builtins)}))
+    except (NameError, AttributeError, PydanticSchemaGenerationError, PydanticUserError):
+        adapter = TypeAdapter(Any)
+    forms = [json.dumps(text)] if kind == "str" else [text, json.dumps(text)]
+    for form in forms:
+        try:
+            value = adapter.validate_json(form, strict=True)
+        except ValidationError:
+            continue
+        return value if _is_literal(value) else json.loads(form)
+    raise KitaruUsageError(f"Parameter {name} is {text!r}; expected {kind}.", fix=f"-p {name}=...")
+
+
+def _is_literal(value: Any) -> bool:
+    try:
+        return bool(ast.literal_eval(repr(value)) == value)
+    except (ValueError, SyntaxError):
+        return False
 
 
 def inject(notebook: Any, values: Mapping[str, Any]) -> None:
@@ -376,6 +454,8 @@ def inject(notebook: Any, values: Mapping[str, Any]) -> None:
         return
     source = "\n".join(f"{name} = {value!r}" for name, value in values.items())
     metadata = {"tags": ["injected-parameters"], "kitaru": {"injected": True}}
-    cell = nbformat.v4.new_code_cell(source, metadata=metadata, id="kitaru-parameters")
+    cell = nbformat.v4.new_code_cell(  # type: ignore[no-untyped-call]
+        source, metadata=metadata, id="kitaru-parameters"
+    )
     at = next(i for i, c in enumerate(notebook.cells) if "parameters" in c.metadata.get("tags", ()))
     notebook.cells.insert(at + 1, cell)

@@ -7,31 +7,72 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
+from types import FrameType
 from typing import Any
 
-from kitaru_nb.core.advance import Outcome, advance
+from kitaru_nb.core.advance import Outcome, advance, refuse
 from kitaru_nb.core.create import created_event
 from kitaru_nb.core.flow import load_flow
 from kitaru_nb.core.run import Run
 from kitaru_nb.core.runtime import Runtime, default_runtime
-from kitaru_nb.errors import KitaruError, KitaruLeaseError
+from kitaru_nb.errors import KitaruError, KitaruNotFoundError, KitaruStateError, Paused
 from kitaru_nb.model import ExecutionStatus
 
 EXIT_WAITING = 75
 
 
+class Signals:
+    """SIGTERM and SIGINT are durable pauses: of the run that is told, or of the one that begins next."""
+
+    def __init__(self) -> None:
+        self._run: Run | None = None
+        self._reason: str | None = None
+
+    def listen(self) -> None:
+        """Handle the signals from now on. To be called in the main thread."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._pause)
+
+    def watch(self, run: Run) -> None:
+        """This run is the one to pause."""
+        self._run = run
+        if self._reason is not None:
+            run.interrupt("paused", self._reason)
+
+    def _pause(self, signum: int, frame: FrameType | None) -> None:
+        self._reason = f"the worker got {signal.Signals(signum).name}"
+        run = self._run
+        if run is None:
+            return
+        # On a thread: this one may hold, at this very bytecode, a lock that interrupting takes.
+        threading.Thread(target=run.interrupt, args=("paused", self._reason)).start()
+        if run.user_code.leave():
+            raise Paused(self._reason)  # out of a blocking call too, such as a sleep
+
+
 def work(runtime: Runtime, exec_id: str) -> Outcome:
-    """Advance an execution in this process until it ends or lets go. SIGTERM and SIGINT are durable pauses."""
-    flow = load_flow(created_event(runtime, exec_id), runtime)
-    runs: list[Run] = []
+    """Advance an execution in this process until it ends or lets go. SIGTERM and SIGINT are durable pauses.
 
-    def pause(signum: int, frame: Any) -> None:
-        if runs:
-            runs[-1].interrupt("paused", f"the worker got {signal.Signals(signum).name}")
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, pause)
-    return advance(runtime, exec_id, flow, poll_seconds=0.0, on_run=runs.append)
+    Raises:
+        KitaruNotFoundError: its flow can't be found here; the execution has failed with this.
+        KitaruStateError: it has ended, or another live worker advances it.
+    """
+    signals = Signals()
+    signals.listen()
+    created = created_event(runtime, exec_id)
+    try:
+        flow = load_flow(created, runtime)
+    except Exception as error:
+        refuse(runtime, exec_id, error)
+        if isinstance(error, KitaruError):
+            raise
+        where = created.body["ref"].get("path") or created.body["ref"].get("module")
+        raise KitaruNotFoundError(
+            f"{where} can't be loaded: {type(error).__name__}: {error}",
+            fix=f"mend {where}, then: kitaru executions retry {exec_id}",
+        ) from error
+    return advance(runtime, exec_id, flow, poll_seconds=0.0, on_run=signals.watch)
 
 
 def exit_code(status: ExecutionStatus) -> int:
@@ -58,17 +99,18 @@ def main(arguments: list[str]) -> int:
         if created_event(runtime, exec_id).body["ref"]["kind"] == "notebook":
             from kitaru_nb.headless import go_on  # loads Jupyter, which functions don't need
 
-            status = go_on(runtime, exec_id, on_progress=print_progress).status
+            notebook = go_on(runtime, exec_id, on_progress=print_progress)
+            status, reason = notebook.status, notebook.reason
         else:
             outcome = work(runtime, exec_id)
-            status = outcome.status
-            print(f"{exec_id} {status}{': ' + outcome.reason if outcome.reason else ''}")
-    except KitaruLeaseError as error:
+            status, reason = outcome.status, outcome.reason
+    except KitaruStateError as error:
         print(error)  # another worker was faster: nothing to do
         return 0
     except KitaruError as error:
         print(error, file=sys.stderr)
         return 1
+    print(f"{exec_id} {status}{': ' + reason if reason else ''}")
     return exit_code(status)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from kitaru_nb.core.context import current
 from kitaru_nb.core.create import created_event, read_inputs
+from kitaru_nb.core.failures import failure_body, is_pause
 from kitaru_nb.core.logs import captured
 from kitaru_nb.core.replay import load_plan
-from kitaru_nb.core.run import Ending, Run, failure_body
+from kitaru_nb.core.run import Ending, Run
 from kitaru_nb.core.runtime import Runtime
-from kitaru_nb.errors import KitaruBackendError, KitaruFencedError, Paused
+from kitaru_nb.errors import KitaruBackendError, KitaruError, KitaruFencedError, Paused
 from kitaru_nb.journal.base import this_process
 from kitaru_nb.journal.fold import pack_artifact, unpack_artifact
 from kitaru_nb.model import Event, ExecutionStatus
@@ -54,29 +56,56 @@ def advance(
         if on_run is not None:
             on_run(run)
         outcome = _advance_once(run, flow)
-        if outcome.status is ExecutionStatus.WAITING and _answered_meanwhile(run):
-            continue
-        if outcome.status is ExecutionStatus.FAILED and tries < flow.retry.attempts and isinstance(outcome.error, Exception):
+        if outcome.status is ExecutionStatus.FAILED:
             tries += 1
-            delay = flow.retry.delay_after(outcome.error, tries)
-            if delay is not None:
-                time.sleep(delay)
-                continue
-        return outcome
+            delay = _retry_in(run, flow, outcome.error, tries)
+            if delay is None or run.wake.wait(delay):
+                return outcome
+            continue
+        if outcome.status in (ExecutionStatus.WAITING, ExecutionStatus.INTERRUPTED):
+            outcome = _after_letting_go(run, outcome)
+        if outcome.status is not ExecutionStatus.RUNNING:
+            return outcome
+
+
+def _retry_in(run: Run, flow: Flow[..., Any], error: BaseException | None, tries: int) -> float | None:
+    if not isinstance(error, Exception):
+        return None
+    # The number of retries that the execution was started with; a fresh process finds only the flow's own.
+    attempts = run.options.get("retries", flow.retry.attempts)
+    return dataclasses.replace(flow.retry, attempts=attempts).delay_after(error, tries)
 
 
 def claim(runtime: Runtime, exec_id: str, *, poll_seconds: float, strict: bool = True) -> Run:
-    """Take the lease of an execution; its `Run`, with history and plan loaded. Raises as `Journal.claim`."""
+    """Take the lease of an execution; its `Run`, with history and plan loaded. Raises as `Journal.claim`.
+
+    What keeps the run from beginning (a replay's original is gone) fails the execution, and is raised.
+    """
     lease = runtime.journal.claim(exec_id, this_process(), ttl=runtime.settings.lease_seconds)
-    history = runtime.journal.history(exec_id)
-    created = history[0]
-    run = Run(
-        runtime, exec_id, lease, history, plan=load_plan(runtime, created), poll_seconds=poll_seconds, strict=strict
-    )
-    run.cache = created.body.get("options", {}).get("cache")
+    try:
+        history = runtime.journal.history(exec_id)
+        created = history[0]
+        plan = load_plan(runtime, created)
+        run = Run(runtime, exec_id, lease, history, plan=plan, poll_seconds=poll_seconds, strict=strict)
+    except KitaruError as error:
+        body = {"failure": failure_body(error)}
+        runtime.journal.release(lease, [Event(exec_id, "execution.failed", "", time.time(), body)])
+        raise
+    run.options = created.body.get("options", {})
+    run.cache = run.options.get("cache")
     for name, body in created.body.get("inputs", {}).items():
         run.engine.produced(unpack_artifact(body, created.blob, exec_id).token, f"input:{name}")
     return run
+
+
+def refuse(runtime: Runtime, exec_id: str, error: Exception) -> None:
+    """Record that an execution can't go on here (its flow can't be found), so that nobody waits for it in vain.
+
+    Raises as `Journal.claim`.
+    """
+    lease = runtime.journal.claim(exec_id, this_process())
+    body = {"failure": failure_body(error)}
+    runtime.journal.release(lease, [Event(exec_id, "execution.failed", "", time.time(), body)])
 
 
 def _advance_once(run: Run, flow: Flow[..., Any]) -> Outcome:
@@ -84,7 +113,7 @@ def _advance_once(run: Run, flow: Flow[..., Any]) -> Outcome:
         with captured():
             inputs = read_inputs(run.runtime, created_event(run.runtime, run.exec_id))
             value = _call(run, flow, inputs)
-            run.close_executor()
+            run.submitted.finish()
             run.check()
             return _completed(run, value)
     except BaseException as error:
@@ -99,10 +128,12 @@ def _call(run: Run, flow: Flow[..., Any], inputs: Mapping[str, Any]) -> Any:
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     token = current.set(run.frame)
-    run.begin()
     try:
+        run.begin()
+        run.back_to_user_code()
         return flow.func(*args, **kwargs)
     finally:
+        run.user_code.leave()
         current.reset(token)
         asyncio.set_event_loop(None)
         loop.close()
@@ -110,12 +141,14 @@ def _call(run: Run, flow: Flow[..., Any], inputs: Mapping[str, Any]) -> Any:
 
 async def _call_async(run: Run, flow: Flow[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     current.set(run.frame)
-    run.begin()
     task = asyncio.current_task()
     assert task is not None
     run.task = (asyncio.get_running_loop(), task)
     try:
-        return await flow.func(*args, **kwargs)
+        run.begin()
+        value = await flow.func(*args, **kwargs)
+        await run.submitted.finish_tasks()
+        return value
     except asyncio.CancelledError:
         run.check()  # our own cancellation is a pause
         raise
@@ -131,9 +164,7 @@ def _arguments(flow: Flow[..., Any], inputs: Mapping[str, Any]) -> tuple[tuple[A
 
 def _completed(run: Run, value: Any) -> Outcome:
     blob = bytearray()
-    artifact = run.store.write(
-        value, name="result", artifact_id=f"{run.exec_id}//result", exec_id=run.exec_id
-    )
+    artifact = run.store.write(value, name="result", artifact_id=f"{run.exec_id}//result", exec_id=run.exec_id)
     body = {"result": pack_artifact(artifact, blob)}
     run.let_go([Event(run.exec_id, "execution.completed", "", time.time(), body, bytes(blob) or None)])
     return Outcome(ExecutionStatus.COMPLETED, value)
@@ -141,26 +172,35 @@ def _completed(run: Run, value: Any) -> Outcome:
 
 def end_run(run: Run, error: BaseException) -> Outcome:
     """Give the lease back after ``error`` ended the flow's body; what is recorded says why."""
+    run.submitted.stop()
     ending = run.ending
     if isinstance(error, KitaruFencedError) or (ending is not None and ending.kind == "fenced"):
         run.abandon()
         return Outcome(ExecutionStatus.INTERRUPTED, error=error, reason=str(error))
-    if isinstance(error, Exception) and ending is None:
+    if ending is None and not is_pause(error):
         return _failed(run, error)
     if ending is None:
-        ending = Ending("waiting" if run.waiting_for else "paused", str(error) or type(error).__name__)
-    kind, body, status = {
-        "waiting": ("execution.waiting", {"waits": run.waiting_for}, ExecutionStatus.WAITING),
-        "paused": ("execution.paused", {"reason": ending.reason}, ExecutionStatus.INTERRUPTED),
-        "cancelled": ("execution.cancelled", {"by": ending.reason}, ExecutionStatus.CANCELLED),
-    }[ending.kind]
-    run.close_executor()
+        reason = run.parking.reason if run.waiting_for else str(error) or type(error).__name__
+        ending = Ending("waiting" if run.waiting_for else "paused", reason)
+    kind, body, status = _LAST_WORDS[ending.kind](run, ending.reason)
     _let_go(run, Event(run.exec_id, kind, "", time.time(), body))
     return Outcome(status, error=error, reason=ending.reason)
 
 
-def _failed(run: Run, error: Exception) -> Outcome:
-    run.close_executor()
+#: How a run ended → (kind and body of its last event, status).
+_LAST_WORDS: dict[str, Callable[[Run, str], tuple[str, dict[str, Any], ExecutionStatus]]] = {
+    "waiting": lambda run, _: ("execution.waiting", {"waits": run.waiting_for}, ExecutionStatus.WAITING),
+    "paused": lambda _, reason: ("execution.paused", {"reason": reason}, ExecutionStatus.INTERRUPTED),
+    "cancelled": lambda run, reason: ("execution.cancelled", {"by": _canceller(run)}, ExecutionStatus.CANCELLED),
+}
+
+
+def _canceller(run: Run) -> str:
+    request = run.engine.cancel
+    return "somebody" if request is None else str(request.body.get("by", "somebody"))
+
+
+def _failed(run: Run, error: BaseException) -> Outcome:
     _let_go(run, Event(run.exec_id, "execution.failed", "", time.time(), {"failure": failure_body(error)}))
     return Outcome(ExecutionStatus.FAILED, error=error, reason=str(error))
 
@@ -173,13 +213,25 @@ def _let_go(run: Run, event: Event) -> None:
         run.abandon()
 
 
-def _answered_meanwhile(run: Run) -> bool:
-    """Whether an answer came between the last look and giving the lease back (its giver saw a live worker)."""
-    later = run.journal.history(run.exec_id, after=run.engine.last_seq)
-    waited = set(run.waiting_for)
-    return any(event.kind == "wait.resolved" and event.key in waited for event in later) or any(
-        wait_id in run.engine.resolved for wait_id in waited
-    )
+def _after_letting_go(run: Run, outcome: Outcome) -> Outcome:
+    """What came between the last look and giving the lease back: its sender saw a live worker and left it to us.
+
+    Status ``running``: a wait was answered, so the run goes on.
+    """
+    if run.ending is not None and run.ending.kind == "fenced":
+        return outcome
+    try:
+        run.look()
+    except KitaruBackendError:
+        return outcome  # storage is gone for the moment; what came is seen by the next worker
+    if (request := run.engine.cancel) is not None:
+        by = request.body.get("by", "somebody")
+        if request.kind == "execution.cancel":
+            run.journal.append(run.exec_id, [Event(run.exec_id, "execution.cancelled", "", time.time(), {"by": by})])
+        return Outcome(ExecutionStatus.CANCELLED, reason=f"{run.exec_id} was cancelled by {by}")
+    if outcome.status is ExecutionStatus.WAITING and any(w in run.engine.resolved for w in run.waiting_for):
+        return Outcome(ExecutionStatus.RUNNING)
+    return outcome
 
 
-__all__ = ["Outcome", "Paused", "advance", "claim", "end_run"]
+__all__ = ["Outcome", "Paused", "advance", "claim", "end_run", "refuse"]

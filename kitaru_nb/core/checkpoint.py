@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import functools
 import inspect
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import copy_context
 from enum import Enum
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
+from kitaru_nb.artifacts.store import ArtifactStore
 from kitaru_nb.cells.keys import function_code
-from kitaru_nb.core.context import Frame, current, running_loop
+from kitaru_nb.cells.tokens import UNAVAILABLE
+from kitaru_nb.core.context import Frame, current, here
 from kitaru_nb.core.engine import Call, Input, digest
-from kitaru_nb.core.futures import CheckpointFuture, Futures, background_loop, resolve
+from kitaru_nb.core.futures import CheckpointFuture, Futures, background_loop, pending, resolve, running_loop
 from kitaru_nb.core.retry import Retry, as_retry
 from kitaru_nb.core.run import Run, recorded_failure
-from kitaru_nb.core.runtime import default_runtime
 from kitaru_nb.errors import KitaruTimeoutError, KitaruUsageError
 from kitaru_nb.model import Artifact, Event
 
@@ -27,6 +27,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _CONSTANTS = (str, bytes, int, float, complex, bool, type(None), tuple, frozenset, Enum)
+
+_OPTIONS = ("name", "type", "retries", "timeout", "cache", "runtime")
 
 #: Tokens of the parts of bigger containers aren't looked up for lineage.
 MAX_PARTS = 100
@@ -60,10 +62,12 @@ class Checkpoint(Generic[P, R]):
                 fix="@checkpoint\ndef research(topic: str) -> str: ...",
             )
         if timeout is not None and timeout <= 0:
-            raise KitaruUsageError(f"timeout={timeout!r} can't be: expected seconds > 0.", fix="@checkpoint(timeout=30)")
+            raise KitaruUsageError(
+                f"timeout={timeout!r} can't be: expected seconds > 0.", fix="@checkpoint(timeout=30)"
+            )
         functools.update_wrapper(self, func)
         self.func = func
-        self.name = name or getattr(func, "__name__", type or "checkpoint")
+        self.name: str = name or getattr(func, "__name__", None) or type or "checkpoint"
         self.type = type
         self.retry = as_retry(retries)
         self.timeout = timeout
@@ -83,7 +87,8 @@ class Checkpoint(Generic[P, R]):
         return self._call_in(frame, args, kwargs)  # type: ignore[no-any-return]
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
-        return self if instance is None else functools.partial(self, instance)
+        call: Callable[..., Any] = self
+        return self if instance is None else functools.partial(call, instance)
 
     def __repr__(self) -> str:
         return f"<checkpoint {self.name}>"
@@ -94,11 +99,12 @@ class Checkpoint(Generic[P, R]):
 
     def with_options(self, **options: Any) -> Checkpoint[P, R]:
         """The same function with other options (``name retries timeout cache type``)."""
-        known = {"name": self.name, "type": self.type, "retries": self.retry, "timeout": self.timeout}
-        known |= {"cache": self.cache, "runtime": self.runtime}
-        if unknown := sorted(set(options) - set(known)):
-            raise KitaruUsageError(f"{unknown[0]!r} is no option of a checkpoint. Options are: {', '.join(known)}.")
-        return Checkpoint(self.func, **(known | options))
+        mine: dict[str, Any] = {"name": self.name, "type": self.type, "retries": self.retry, "timeout": self.timeout}
+        mine |= {"cache": self.cache, "runtime": self.runtime}
+        _check_options(options)
+        changed = Checkpoint(self.func, **(mine | options))
+        changed._code = self._code
+        return changed
 
     @property
     def code(self) -> str:
@@ -109,19 +115,53 @@ class Checkpoint(Generic[P, R]):
         return self._code or function_code(self.func, _constant_token)
 
     def submit(self, *args: Any, **kwargs: Any) -> CheckpointFuture[R]:
-        """Start the call on another thread (or, for an async checkpoint, task); its future."""
+        """Start the call on another thread (or, for an async checkpoint, task); its future.
+
+        Futures among the arguments are waited for there, not here.
+        """
         frame = current.get()
         if frame is None:
             return CheckpointFuture.of(functools.partial(self.func, *args, **kwargs), self.is_async)
-        call = self._prepare(frame, args, kwargs, on_line=False)
-        run = frame.run
+        future: CheckpointFuture[R] = CheckpointFuture()
+        call = None
+        if not any(_pending(args, kwargs)):
+            call = self._prepare(frame, args, kwargs, on_line=False)
+            future.call_id = call.call_id
+        submitted, loop = frame.run.submitted, running_loop()
         if not self.is_async:
-            context = copy_context()
-            return CheckpointFuture(run.executor.submit(context.run, run.call, call))
-        loop = running_loop()
-        if loop is not None:
-            return CheckpointFuture(task=loop.create_task(run.call_async(call)))
-        return CheckpointFuture(asyncio.run_coroutine_threadsafe(run.call_async(call), background_loop()))
+            future.work = submitted.on_thread(functools.partial(self._perform, frame, args, kwargs, call, future))
+        elif loop is not None:
+            future.task = submitted.as_task(self._perform_async(frame, args, kwargs, call, future), loop)
+        else:
+            coroutine = self._perform_async(frame, args, kwargs, call, future)
+            future.future = submitted.on_loop(coroutine, background_loop())
+        return future
+
+    def _perform(
+        self,
+        frame: Frame,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        call: Call | None,
+        future: CheckpointFuture[R],
+    ) -> Any:
+        call = call or self._prepare(frame, args, kwargs, on_line=False)
+        future.call_id = call.call_id
+        return frame.run.call(call)
+
+    async def _perform_async(
+        self,
+        frame: Frame,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        call: Call | None,
+        future: CheckpointFuture[R],
+    ) -> Any:
+        for waited in _pending(args, kwargs):
+            await waited
+        call = call or self._prepare(frame, args, kwargs, on_line=False)
+        future.call_id = call.call_id
+        return await frame.run.call_async(call)
 
     def map(self, *iterables: Iterable[Any], **kwargs: Any) -> Futures[R]:
         """One call for each item (for several iterables: for each tuple of them, of equal length); their futures.
@@ -147,10 +187,15 @@ class Checkpoint(Generic[P, R]):
         return Futures(self.submit(*row, **kwargs) for row in rows)
 
     def _call_in(self, frame: Frame, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        call = self._prepare(frame, args, kwargs)
         if self.is_async:
-            return frame.run.call_async(call)
-        return frame.run.call(call)
+            return self._call_async(frame, args, kwargs)
+        return frame.run.call(self._prepare(frame, args, kwargs))
+
+    async def _call_async(self, frame: Frame, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """An awaited call. It gets its place here, in the task that awaits it: gathered calls have no fixed order."""
+        for future in _pending(args, kwargs):
+            await future
+        return await frame.run.call_async(self._prepare(frame, args, kwargs))
 
     def _prepare(self, frame: Frame, args: Sequence[Any], kwargs: Mapping[str, Any], *, on_line: bool = True) -> Call:
         run = frame.run
@@ -159,28 +204,31 @@ class Checkpoint(Generic[P, R]):
         if kwargs:
             kwargs = dict(kwargs)
             explicit = self._own(kwargs, "id")
-            after = tuple(f.call_id for f in self._own(kwargs, "after") or () if f.call_id)
-        values = self._bind(args, kwargs)
+            after = _ended(self._own(kwargs, "after"))
         token = run.store.token
         inputs = []
-        for name, value in values:
-            if isinstance(value, CheckpointFuture | Futures):
-                value = resolve(value)
+        for name, value in self._bind(args, kwargs):
+            value = resolve(value)
             inputs.append(Input(name, value, token(value), parts_of(value, token)))
         call_id, place = run.engine.identify(frame, self.name, inputs, explicit)
-        if not on_line:
-            place = None
         code: str | None = None
         cache_key: str | None = None
         if call_id not in run.engine.completed:  # what is recorded needs neither
             code = self.code
-            if (run.cache if self.cache is None else self.cache) and all(i.token for i in inputs):
-                tokens = [f"{i.name}={i.token}" for i in inputs]
-                cache_key = digest(self.name, function_code(self.func, _token), *tokens)
+            if run.cache if self.cache is None else self.cache:
+                cache_key = self._cache_key(inputs)
         work = FunctionWork(self, run)
+        place = place if on_line else None
         return Call(
             call_id, self.name, work, frame, inputs, self.retry, self.type, call_id, place, code, cache_key, after=after
         )
+
+    def _cache_key(self, inputs: Sequence[Input]) -> str | None:
+        """Content key of a call, or None when an input or the code can't be told exactly."""
+        code = function_code(self.func, _token)
+        if code.startswith(UNAVAILABLE) or not all(i.token for i in inputs):
+            return None
+        return digest(self.name, code, *[f"{i.name}={i.token}" for i in inputs])
 
     def _own(self, kwargs: dict[str, Any], name: str) -> Any:
         """An option of the call itself (``id=``, ``after=``), unless the function has such a parameter."""
@@ -207,7 +255,7 @@ class FunctionWork:
         """The call's inputs as they are given to the function."""
         if self.checkpoint._names is not None:
             return tuple(i.value for i in call.inputs), {}
-        bound = inspect.BoundArguments(self.checkpoint._signature, {i.name: i.value for i in call.inputs})  # type: ignore[arg-type]
+        bound = inspect.BoundArguments(self.checkpoint._signature, {i.name: i.value for i in call.inputs})
         return bound.args, bound.kwargs
 
     def invoke(self, call: Call, attempt: int) -> Any:
@@ -218,7 +266,7 @@ class FunctionWork:
         token = current.set(frame)
         try:
             if self.checkpoint.timeout is not None:
-                return with_timeout(self.checkpoint, args, kwargs)
+                return with_timeout(self, frame, args, kwargs)
             return self.checkpoint.func(*args, **kwargs)
         finally:
             current.reset(token)
@@ -281,23 +329,29 @@ def parts_of(value: Any, token: Callable[[Any], str | None]) -> Sequence[str]:
     return [t for t in map(token, items) if t is not None]
 
 
-def with_timeout(checkpoint: Checkpoint[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Run the function on a thread of its own; when the time is over, tell that thread to stop and go on without it."""
+def with_timeout(work: FunctionWork, frame: Frame, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Run the function on a thread of its own; when the time is over, tell that thread to end and go on without it."""
+    checkpoint, user_code = work.checkpoint, work.run.user_code
     outcome: dict[str, Any] = {}
 
     def target() -> None:
+        frame.line = here()
         try:
+            user_code.enter()
             outcome["value"] = checkpoint.func(*args, **kwargs)
         except BaseException as error:
             outcome["error"] = error
+        finally:
+            user_code.ended()
 
     thread = threading.Thread(target=copy_context().run, args=(target,), name=f"{checkpoint.name}-timeout", daemon=True)
     thread.start()
     thread.join(checkpoint.timeout)
-    if thread.is_alive():
+    if thread.is_alive() and not outcome:
         # Takes effect at the thread's next bytecode; a call that blocks inside C ends when it returns.
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(SystemExit))
+        user_code.end(thread.ident or 0)
         raise too_long(checkpoint)
+    thread.join()
     if "error" in outcome:
         raise outcome["error"]
     return outcome["value"]
@@ -311,11 +365,25 @@ def too_long(checkpoint: Checkpoint[..., Any]) -> KitaruTimeoutError:
     )
 
 
+def _pending(args: Iterable[Any], kwargs: Mapping[str, Any]) -> Iterator[CheckpointFuture[Any]]:
+    """The futures among the arguments of a call."""
+    for value in (*args, *kwargs.values()):
+        yield from pending(value)
+
+
+def _ended(after: Any) -> tuple[str, ...]:
+    """Wait for the futures in ``after=``; ids of their calls. Values in it are there already."""
+    futures = list(pending([after] if isinstance(after, CheckpointFuture) else after))
+    for future in futures:
+        future.result()
+    return tuple(future.call_id for future in futures if future.call_id)
+
+
 def _constant_token(value: object) -> str | None:
     """A constant that a function refers to, as a token. Containers that can change in place are state, all alike;
     only the functions and tools that they hold are looked at (None: look inside)."""
     if isinstance(value, _CONSTANTS):
-        return default_runtime().store.token(value)
+        return _token(value)
     if isinstance(value, list | set | dict | bytearray | deque):
         items = value.values() if isinstance(value, dict) else value
         return None if any(callable(item) for item in items) else f"state:{type(value).__name__}"
@@ -324,7 +392,13 @@ def _constant_token(value: object) -> str | None:
 
 def _token(value: object) -> str | None:
     """Data that a function refers to, as a token (None: not identifiable)."""
-    return default_runtime().store.token(value)
+    return _tokens().token(value)
+
+
+@functools.lru_cache(maxsize=1)
+def _tokens() -> ArtifactStore:
+    """Any store: a token doesn't depend on where values are kept."""
+    return ArtifactStore("tokens")
 
 
 @overload
@@ -360,6 +434,15 @@ def checkpoint(func: Callable[..., Any] | None = None, /, **options: Any) -> Any
     Raises:
         KitaruUsageError: an option that can't be.
     """
+    _check_options(options)
     if func is None:
         return lambda function: Checkpoint(function, **options)
     return Checkpoint(func, **options)
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    if unknown := sorted(set(options) - set(_OPTIONS)):
+        raise KitaruUsageError(
+            f"{unknown[0]!r} is no option of a checkpoint. Options are: {', '.join(_OPTIONS)}.",
+            fix="@checkpoint(retries=2, timeout=30)",
+        )

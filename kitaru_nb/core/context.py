@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from asyncio import current_task
-from asyncio.events import _get_running_loop as running_loop  # None instead of an exception; in asyncio.__all__
+from asyncio.events import _get_running_loop  # None instead of an exception; it is in __all__ there
 from collections import defaultdict
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -14,6 +14,10 @@ from kitaru_nb.errors import KitaruContextError
 
 if TYPE_CHECKING:
     from kitaru_nb.core.run import Run
+
+
+#: The running event loop of this thread, or None.
+running_loop = _get_running_loop
 
 
 class Frame:
@@ -63,7 +67,7 @@ def set_ambient(provider: Callable[[], Frame] | None) -> None:
 
 def here() -> tuple[int, int]:
     """Identity of the running thread and asyncio task (0: none)."""
-    return threading.get_ident(), id(current_task()) if running_loop() is not None else 0
+    return threading.get_ident(), id(current_task()) if _get_running_loop() is not None else 0
 
 
 def require_frame(what: str) -> Frame:

@@ -8,18 +8,36 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from kitaru_nb.core.answers import answered_at, answering, asked, describe_schema, example, validate
 from kitaru_nb.core.create import created_event
 from kitaru_nb.core.launch import start
+from kitaru_nb.core.local import threads
 from kitaru_nb.core.runtime import Runtime, whoami
 from kitaru_nb.errors import (
     KitaruConflictError,
+    KitaruError,
     KitaruNotFoundError,
     KitaruStateError,
     KitaruUsageError,
-    KitaruWaitValidationError,
 )
 from kitaru_nb.journal.fold import fold
 from kitaru_nb.model import Event, Execution, ExecutionStatus, Wait
+
+__all__ = [
+    "Started",
+    "abort",
+    "answer",
+    "cancel",
+    "describe_schema",
+    "example",
+    "find_wait",
+    "go_on",
+    "is_interactive",
+    "resume",
+    "resume_due",
+    "retry",
+    "validate",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,46 +134,6 @@ def find_wait(runtime: Runtime, exec_id: str, selector: str | None) -> Wait:
     )
 
 
-def validate(wait: Wait, value: Any) -> None:
-    """Check an answer against the wait's JSON Schema. Raises `KitaruWaitValidationError`."""
-    import fastjsonschema
-
-    try:
-        fastjsonschema.compile(dict(wait.schema))(value)
-    except fastjsonschema.JsonSchemaValueException as error:
-        where = error.name.removeprefix("data").lstrip(".")
-        problem = error.message.removeprefix(error.name).strip()
-        raise KitaruWaitValidationError(
-            f"{json.dumps(value)[:200]} is no answer for wait {wait.name!r}: {where or 'it'} {problem}. "
-            f"Expected {describe_schema(wait.schema)}. The wait stays open.",
-            fix=f"kitaru executions input {wait.exec_id} --wait {wait.name} --value {example(wait.schema)}",
-        ) from error
-
-
-def describe_schema(schema: Mapping[str, Any]) -> str:
-    """A JSON Schema in a few words."""
-    if "enum" in schema:
-        return "one of " + ", ".join(json.dumps(v) for v in schema["enum"])
-    plain = {"boolean": "true or false", "string": "a text", "integer": "a whole number", "number": "a number"}
-    if schema.get("type") in plain:
-        return plain[schema["type"]]
-    if schema.get("type") == "object":
-        return "an object with " + (", ".join(schema.get("properties", {})) or "any fields")
-    return f"JSON that fits {json.dumps(schema)[:300]}"
-
-
-def example(schema: Mapping[str, Any]) -> str:
-    """A value, as typed in a shell, that fits simple schemas."""
-    if schema.get("enum"):
-        return json.dumps(schema["enum"][0])
-    if schema.get("type") == "object":
-        fields = {n: json.loads(example(s).strip("'")) for n, s in schema.get("properties", {}).items()}
-        return f"'{json.dumps(fields)}'"
-    return {"boolean": "true", "string": '"text"', "integer": "1", "number": "1.5", "array": "'[]'"}.get(
-        schema.get("type", ""), "'{}'"
-    )
-
-
 def cancel(runtime: Runtime, exec_id: str, *, by: str | None = None) -> Execution:
     """End an execution. A live worker lets go at its next step; without one it is over at once.
 
@@ -178,8 +156,11 @@ def go_on(runtime: Runtime, exec_id: str) -> Started:
     execution = runtime.journal.execution(exec_id)
     if execution.status is ExecutionStatus.RUNNING:
         return Started(exec_id, None)
-    if is_interactive(runtime, exec_id):
+    ref = created_event(runtime, exec_id).body["ref"]
+    if ref["kind"] == "notebook" and ref.get("interactive"):
         return Started(exec_id, None, by_notebook=True)
+    if ref["kind"] == "here" and exec_id not in threads:
+        return Started(exec_id, None)  # only the process that started it can; `resume` there, or its key, does
     return Started(exec_id, start(runtime, execution))
 
 
@@ -204,25 +185,12 @@ def resume(runtime: Runtime, exec_id: str) -> Started:
     if status.ended:
         raise KitaruStateError(f"{exec_id} is {status}.", fix=f"kitaru executions replay {exec_id} --from CHECKPOINT")
     pending = runtime.journal.waits(exec_id=exec_id)
-    if status is ExecutionStatus.WAITING and pending and not _has_answer(runtime, exec_id):
+    if status is ExecutionStatus.WAITING and pending and answered_at(runtime.journal.history(exec_id)) is None:
         wait = pending[0]
-        raise KitaruStateError(
-            f"{exec_id} still waits for {wait.name!r}: {wait.question or '(no question)'}",
-            fix=f"kitaru executions input {exec_id} --wait {wait.name} --value {example(wait.schema)}",
-        )
-    return go_on(runtime, exec_id)
-
-
-def _has_answer(runtime: Runtime, exec_id: str) -> bool:
-    """Whether one of the waits that the last worker let go for has been answered since."""
-    waited: set[str] = set()
-    resolved: set[str] = set()
-    for event in runtime.journal.history(exec_id):
-        if event.kind == "execution.waiting":
-            waited = set(event.body["waits"])
-        elif event.kind == "wait.resolved":
-            resolved.add(event.key)
-    return bool(waited & resolved)
+        raise KitaruStateError(f"{exec_id} still waits for {asked(wait)}", fix=answering(wait, exec_id))
+    if is_interactive(runtime, exec_id):
+        return Started(exec_id, None, by_notebook=True)
+    return Started(exec_id, start(runtime, execution))
 
 
 def retry(runtime: Runtime, exec_id: str) -> Started:
@@ -242,10 +210,18 @@ def retry(runtime: Runtime, exec_id: str) -> Started:
 
 
 def resume_due(runtime: Runtime, *, at: float | None = None) -> list[Started]:
-    """Let the clock answer every wait whose ``until`` has come, and start workers for their executions."""
+    """Let the clock answer every wait whose ``until`` has come, and start workers for their executions.
+
+    Raises what kept the first of them from going on, after all others have been seen to.
+    """
     due = runtime.journal.waits(due_before=time.time() if at is None else at)
-    started = []
+    started, errors = [], []
     for wait in due:
-        runtime.ring(wait.exec_id, wait.wait_id)
-        started.append(go_on(runtime, wait.exec_id))
+        try:
+            runtime.ring(wait.exec_id, wait.wait_id)
+            started.append(go_on(runtime, wait.exec_id))
+        except KitaruError as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
     return started

@@ -108,8 +108,7 @@ def created_event(runtime: Runtime, exec_id: str) -> Event:
 def pack_inputs(runtime: Runtime, inputs: Mapping[str, Any], blob: bytearray) -> dict[str, Any]:
     """Inputs as packed artifacts."""
     return {
-        name: pack_artifact(runtime.store.write(value, name=name, kind="input"), blob)
-        for name, value in inputs.items()
+        name: pack_artifact(runtime.store.write(value, name=name, kind="input"), blob) for name, value in inputs.items()
     }
 
 

@@ -46,9 +46,8 @@ class ExecutionDiff:
 
 
 def diff_executions(left: Execution, right: Execution) -> ExecutionDiff:
-    """Compare by selector, for calls at the same nesting."""
-    before, after = _by_path(left), _by_path(right)
-    rows = [_compare(path, before.get(path), after.get(path)) for path in dict.fromkeys([*before, *after])]
+    """Compare calls with equal inputs, and then those of the same selector at the same nesting."""
+    rows = [_compare(path, *calls) for path, calls in _pairs(left, right).items()]
     waits_before = {w.name: repr(w.value) if w.status == "resolved" else w.status for w in left.waits}
     waits_after = {w.name: repr(w.value) if w.status == "resolved" else w.status for w in right.waits}
     waits = tuple(
@@ -56,6 +55,22 @@ def diff_executions(left: Execution, right: Execution) -> ExecutionDiff:
         for name in dict.fromkeys([*waits_before, *waits_after])
     )
     return ExecutionDiff(left.exec_id, right.exec_id, tuple(rows), waits, (_result(left), _result(right)))
+
+
+def _pairs(left: Execution, right: Execution) -> dict[str, tuple[CheckpointCall | None, CheckpointCall | None]]:
+    """(call, its counterpart) by path, in the order of the left execution; then what only the right one has."""
+    before, after = _by_path(left), _by_path(right)
+    same_id = {call.call_id: path for path, call in after.items()}
+    taken = {same_id[call.call_id] for call in before.values() if call.call_id in same_id}
+    pairs: dict[str, tuple[CheckpointCall | None, CheckpointCall | None]] = {}
+    for path, call in before.items():
+        other = same_id.get(call.call_id) or (path if path in after and path not in taken else None)
+        pairs[path] = (call, after[other] if other else None)
+        taken |= {other} if other else set()
+    for path, call in after.items():
+        if path not in taken:
+            pairs[path if path not in pairs else f"{path} ({right.exec_id})"] = (None, call)
+    return pairs
 
 
 def _by_path(execution: Execution) -> dict[str, CheckpointCall]:

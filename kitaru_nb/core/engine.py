@@ -11,7 +11,7 @@ before. So concurrent calls need no fixed order, and a recorded answer is found 
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
@@ -62,7 +62,7 @@ class Donor:
 
 @dataclass(slots=True)
 class WaitRequest:
-    """One wait. ``until`` is an instant in Unix seconds; ``timeout`` the seconds that a worker polls before it lets go."""
+    """One wait. ``until`` is an instant in Unix seconds; ``timeout`` is for how many seconds a worker polls."""
 
     wait_id: str
     name: str
@@ -114,6 +114,7 @@ class Adopt:
 
     call: Call
     donor: Donor
+    overridden: bool = False
 
 
 @dataclass(slots=True)
@@ -167,6 +168,8 @@ class ReplayPlan:
     Attributes:
         rerun: call ids that must run again although their inputs are equal.
         overrides: call id → event whose outputs replace those of the call.
+        override_places: (name, number on the main line of the flow, or None when it is the only call of its name) →
+            call id in ``overrides``: finds the call when what came before it has changed, and its id with it.
         donors: call id → completed event of the original.
         answers: wait id → body of the original's ``wait.resolved``, for waits that needn't be asked again.
         questions: wait id → the question that was answered.
@@ -176,6 +179,7 @@ class ReplayPlan:
     original: str
     rerun: frozenset[str] = frozenset()
     overrides: Mapping[str, Event] = field(default_factory=dict)
+    override_places: Mapping[tuple[str, int | None], str] = field(default_factory=dict)
     donors: Mapping[str, Event] = field(default_factory=dict)
     answers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     questions: Mapping[str, Any] = field(default_factory=dict)
@@ -183,11 +187,22 @@ class ReplayPlan:
 
 
 class Engine:
-    """The decisions of one execution. Thread-safe."""
+    """The decisions of one execution. Thread-safe.
+
+    Attributes:
+        completed, failed: call id → event of calls that ended, well or with their last attempt.
+        failures: call id → how many attempts have failed; ``forgiven`` of them no longer count against its retries.
+        asked, resolved: wait id → event.
+        cancel: the request to cancel that hasn't been honoured yet.
+        divergence: the error that every further call raises again.
+        fresh: whether a replay has something that its original had not, so that old answers no longer count.
+        last_seq: up to here others' events have been looked at.
+    """
 
     def __init__(self, exec_id: str, history: Sequence[Event] = (), plan: ReplayPlan | None = None) -> None:
         self.exec_id = exec_id
         self.plan = plan
+        self.fresh = False
         self.lock = threading.RLock()
         self.completed: dict[str, Event] = {}
         self.failed: dict[str, Event] = {}
@@ -198,39 +213,71 @@ class Engine:
         self.saved: set[tuple[str, str, str]] = set()
         self.producers: dict[str, str] = {}
         self.generations: dict[str, int] = {}
+        self.parents: dict[str, str] = {}
+        self.forgiven: dict[str, int] = {}
+        self.cancel: Event | None = None
+        self.divergence: KitaruDivergenceError | None = None
         self.last_seq = 0
         for event in history:
             self.take(event)
+            self.last_seq = event.seq
 
     # history
 
     def take(self, event: Event) -> None:
         """Account for one recorded event."""
-        self.last_seq = max(self.last_seq, event.seq)
         kind = event.kind
         if kind == "checkpoint.completed":
-            self.completed[event.key] = event
-            self.failed.pop(event.key, None)
-            body = event.body
-            if (place := body.get("place")) is not None:
-                self.places[body.get("parent", ""), body["name"], place] = event.key
-            if "cell" in body:
-                self.generations[body["name"]] = self.generations.get(body["name"], 0) + 1
+            self._take_completed(event)
         elif kind == "checkpoint.failed":
-            self.failures[event.key] = self.failures.get(event.key, 0) + 1
-            if event.body["final"]:
-                self.failed[event.key] = event
+            self._take_failed(event)
         elif kind == "execution.failed":
             # A retry runs again what failed; a mere resume doesn't (the flow may have handled it).
-            self.failed.clear()
-            self.failures.clear()
+            self._forgive(lambda _: True)
+            self.cancel = None
         elif kind == "wait.created":
             self.asked[event.key] = event
         elif kind == "wait.resolved":
             self.resolved[event.key] = event
+        elif kind in ("execution.cancel", "execution.cancelled"):
+            self.cancel = event
         elif kind == "artifact.saved":
             artifact = event.body["artifact"]
             self.saved.add((event.key, artifact["digest"], event.body.get("call", "")))
+
+    def _take_completed(self, event: Event) -> None:
+        body, key = event.body, event.key
+        self.completed[key] = event
+        self.failed.pop(key, None)
+        self.fresh = self.fresh or "reused" not in body or "overridden" in body
+        if (place := body.get("place")) is not None:
+            self.places[body.get("parent", ""), body["name"], place] = key
+        if "cell" in body:
+            self.generations[body["name"]] = self.generations.get(body["name"], 0) + 1
+
+    def _take_failed(self, event: Event) -> None:
+        body, key = event.body, event.key
+        self.fresh = True
+        self.failures[key] = self.failures.get(key, 0) + 1
+        self.parents[key] = body.get("parent", "")
+        if body["final"]:
+            self.failed[key] = event
+        # The next attempt runs what failed inside this one again; what completed inside is kept.
+        self._forgive(lambda other: self._is_inside(other, key))
+
+    def _is_inside(self, call_id: str, outer: str) -> bool:
+        parent = self.parents.get(call_id, "")
+        return parent == outer or (parent != "" and self._is_inside(parent, outer))
+
+    def forgive(self) -> None:
+        """A person runs things again: what failed so far is tried again, and no longer counts against its retries."""
+        self._forgive(lambda _: True)
+
+    def _forgive(self, chosen: Callable[[str], bool]) -> None:
+        for call_id, failures in self.failures.items():
+            if chosen(call_id):
+                self.failed.pop(call_id, None)
+                self.forgiven[call_id] = failures
 
     def produced(self, token: str | None, source: str) -> None:
         """Remember that the value with this token came from ``source``, for the edges of lineage."""
@@ -239,12 +286,12 @@ class Engine:
 
     # identity
 
-    def identify(self, frame: Frame, name: str, inputs: Sequence[Input], explicit: str | None = None) -> tuple[str, int | None]:
+    def identify(
+        self, frame: Frame, name: str, inputs: Sequence[Input], explicit: str | None = None
+    ) -> tuple[str, int | None]:
         """(call id, place on the main line or None) of a call made now in ``frame``."""
-        if explicit is not None:
-            base = digest(frame.scope, name, "id", explicit)
-        else:
-            base = digest(frame.scope, name, *[i.token or f"?{i.name}:{type(i.value).__qualname__}" for i in inputs])
+        tokens = [i.token or f"?{i.name}:{type(i.value).__qualname__}" for i in inputs]
+        base = digest(frame.scope, name, *tokens, *(() if explicit is None else ("id", explicit)))
         with self.lock:
             n = frame.seen[base]
             frame.seen[base] = n + 1
@@ -278,11 +325,12 @@ class Engine:
         if (donor := self.recorded(call)) is not None:
             return (yield Load(call, donor))
         self._check_place(call)
-        donor = self._donor(call)
+        overriding = self._override(call)
+        donor = overriding or self._donor(call)
         if donor is None and call.cache_key is not None and self.plan is None:
             donor = yield Find(call.cache_key)
         if donor is not None:
-            yield Adopt(call, donor)
+            yield Adopt(call, donor, overriding is not None)
             return (yield Load(call, donor))
         if (failed := self.failed.get(call.call_id)) is not None:
             raise call.work.recorded_failure(failed)
@@ -290,6 +338,7 @@ class Engine:
 
     def _attempts(self, call: Call) -> Generator[Effect, Any, Any]:
         failures = self.failures.get(call.call_id, 0)
+        forgiven = self.forgiven.get(call.call_id, 0)
         while True:
             attempt = failures + 1
             try:
@@ -299,7 +348,7 @@ class Engine:
                 if is_fatal(error):
                     raise
                 failures += 1
-                retry_in = call.retry.delay_after(error, failures)
+                retry_in = call.retry.delay_after(error, failures - forgiven)
                 yield Fail(call, error, attempt, retry_in)
                 if retry_in is None:
                     raise
@@ -307,57 +356,78 @@ class Engine:
             else:
                 return value
 
+    def _override(self, call: Call) -> Donor | None:
+        plan = self.plan
+        if plan is None or not plan.overrides:
+            return None
+        found = plan.overrides.get(call.call_id)
+        if found is None:
+            places = plan.override_places
+            target = places.get((call.name, None))
+            if target is None and call.place is not None and not call.frame.call_id:
+                target = places.get((call.name, call.place))
+            found = None if target is None else plan.overrides[target]
+        return None if found is None else Donor(plan.original, found)
+
     def _donor(self, call: Call) -> Donor | None:
         plan = self.plan
         if plan is None:
             return None
-        if (override := plan.overrides.get(call.call_id)) is not None:
-            return Donor(plan.original, override)
         recorded = plan.donors.get(call.call_id)
         if recorded is None or call.call_id in plan.rerun or recorded.body.get("code") != call.code:
             return None
-        return Donor(plan.original, recorded)
+        return Donor(recorded.exec_id, recorded)
 
     def _check_place(self, call: Call) -> None:
-        if call.place is None:
+        # A further attempt at the enclosing checkpoint may take another way than the one that failed.
+        if call.place is None or call.frame.attempt > 1:
             return
         other = self.places.get((call.frame.scope, call.name, call.place))
         if other is None or other == call.call_id:
             return
         recorded = self.completed[other].body
-        raise KitaruDivergenceError(
+        self.divergence = KitaruDivergenceError(
             f"Checkpoint {call.name!r} (call {call.place + 1} of this name) was recorded with other inputs: "
             f"{first_difference(recorded.get('inputs', ()), call.inputs)}. A resumed execution must ask for the same "
             "calls; the flow's code or something that it reads from outside has changed.",
             fix=f"kitaru executions replay {self.exec_id} --from {call.name}",
         )
+        raise self.divergence
 
     def wait(self, wait: WaitRequest) -> Generator[Effect, Any, Mapping[str, Any]]:
         """All that happens at a wait. Returns the body of its ``wait.resolved``."""
         if (resolved := self.resolved.get(wait.wait_id)) is not None:
             self._check_question(wait)
             return resolved.body
+        answer = None
         if wait.wait_id not in self.asked:
+            answer = self._known_answer(wait)
             yield Ask(wait)
-            plan = self.plan
-            if plan is not None:
-                for selector in (wait.wait_id, wait.name):
-                    if selector in plan.wait_overrides:
-                        value = plan.wait_overrides[selector]
-                        return (yield Answer(wait, value, "replay", f"override of {plan.original}"))
-                answer = plan.answers.get(wait.wait_id)
-                if answer is not None and plan.questions.get(wait.wait_id) == wait.question:
-                    return (yield Answer(wait, answer.get("value"), answer["by"], f"reused from {plan.original}"))
-        return (yield Park(wait))
+        body: Mapping[str, Any] = (yield Park(wait)) if answer is None else (yield answer)
+        return body
+
+    def _known_answer(self, wait: WaitRequest) -> Answer | None:
+        """What a replay answers by itself: an override, or the original's answer while nothing before it is new."""
+        plan = self.plan
+        if plan is None:
+            return None
+        for selector in (wait.wait_id, wait.name):
+            if selector in plan.wait_overrides:
+                return Answer(wait, plan.wait_overrides[selector], "replay", f"override of {plan.original}")
+        known = plan.answers.get(wait.wait_id)
+        if known is None or self.fresh or plan.questions.get(wait.wait_id) != wait.question:
+            return None
+        return Answer(wait, known.get("value"), known["by"], f"reused from {plan.original}")
 
     def _check_question(self, wait: WaitRequest) -> None:
         asked = self.asked.get(wait.wait_id)
         if asked is not None and asked.body.get("question") != wait.question:
-            raise KitaruDivergenceError(
+            self.divergence = KitaruDivergenceError(
                 f"Wait {wait.name!r} was answered for another question: {asked.body.get('question')!r} was asked, now "
                 f"it is {wait.question!r}. An answer must not count for something that its giver didn't see.",
                 fix=f"kitaru executions replay {self.exec_id} --from {wait.name}",
             )
+            raise self.divergence
 
 
 def digest(*parts: str) -> str:

@@ -66,12 +66,8 @@ class Flow(Generic[P, R]):
 
     def with_options(self, **options: Any) -> Flow[P, R]:
         """The same flow with other options: ``name stack key cache retries runtime``."""
-        if unknown := sorted(set(options) - set(_OPTIONS)):
-            raise KitaruUsageError(
-                f"{unknown[0]!r} is no option of a flow. Options are: {', '.join(_OPTIONS)}.",
-                fix=f"{self.name}.with_options(key='...').run(...)",
-            )
-        mine = {"name": self.name, "stack": self.stack, "key": self.key, "cache": self.cache}
+        _check_options(options)
+        mine: dict[str, Any] = {"name": self.name, "stack": self.stack, "key": self.key, "cache": self.cache}
         return Flow(self.func, **(mine | {"retries": self.retry, "runtime": self.runtime} | options))
 
     def run(self, *args: Any, **kwargs: Any) -> FlowHandle[R]:
@@ -85,7 +81,8 @@ class Flow(Generic[P, R]):
         """
         if reference.loading_script:
             raise reference.DefinitionsOnly
-        options = {o: kwargs.pop(o) for o in ("stack", "cache", "retries") if o in kwargs and o not in self.signature.parameters}
+        taken = [o for o in ("stack", "cache", "retries") if o in kwargs and o not in self.signature.parameters]
+        options = {option: kwargs.pop(option) for option in taken}
         flow = self.with_options(**options) if options else self
         inputs = flow.bind(args, kwargs)
         runtime = self.runtime or default_runtime()
@@ -192,6 +189,15 @@ def flow(func: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         cache: default of ``cache`` for its executions.
         retries: how often an execution whose body raised goes on by itself.
     """
+    _check_options(options)
     if func is None:
         return lambda function: Flow(function, **options)
     return Flow(func, **options)
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    if unknown := sorted(set(options) - set(_OPTIONS)):
+        raise KitaruUsageError(
+            f"{unknown[0]!r} is no option of a flow. Options are: {', '.join(_OPTIONS)}.",
+            fix="@flow(retries=1), or my_flow.with_options(key='...').run(...)",
+        )

@@ -4,61 +4,78 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import CancelledError, Future
 from typing import Any, Generic, TypeVar
 
-from kitaru_nb.core.context import running_loop
-from kitaru_nb.errors import KitaruUsageError
+from kitaru_nb.core.context import running_loop as running_loop
+from kitaru_nb.core.submitted import Claimable
+from kitaru_nb.errors import KitaruUsageError, Paused
 
 R = TypeVar("R")
 
 
 class CheckpointFuture(Generic[R]):
-    """The result of a submitted call. ``.result()`` blocks, ``await`` doesn't; as an input it is resolved by itself."""
+    """The result of a submitted call. ``.result()`` blocks, ``await`` doesn't; as an input it is resolved by itself.
 
-    def __init__(
-        self, future: Future[R] | None = None, *, task: asyncio.Task[R] | None = None, call_id: str | None = None
-    ) -> None:
-        self._future = future
-        self._task = task
-        self.call_id = call_id
+    Attributes:
+        call_id: id of the call; None while it isn't known, because an input of the call is itself on its way.
+    """
+
+    def __init__(self) -> None:
+        self.call_id: str | None = None
+        self.future: Future[R] | None = None
+        self.task: asyncio.Task[R] | None = None
+        self._work: Claimable | None = None
+
+    @property
+    def work(self) -> Claimable | None:
+        """The work on a thread that makes the result, if that is where it is made."""
+        return self._work
+
+    @work.setter
+    def work(self, work: Claimable) -> None:
+        self._work, self.future = work, work.future
 
     @classmethod
     def of(cls, function: Callable[[], Any], is_async: bool) -> CheckpointFuture[Any]:
         """Outside a flow: the plain function, run now."""
-        future: Future[Any] = Future()
-        if is_async:
-            loop = running_loop()
-            if loop is not None:
-                return cls(task=loop.create_task(function()))
-            return cls(asyncio.run_coroutine_threadsafe(function(), background_loop()))
-        try:
-            future.set_result(function())
-        except Exception as error:
-            future.set_exception(error)
-        return cls(future)
+        made: CheckpointFuture[Any] = cls()
+        loop = running_loop()
+        if is_async and loop is not None:
+            made.task = loop.create_task(function())
+        elif is_async:
+            made.future = asyncio.run_coroutine_threadsafe(function(), background_loop())
+        else:
+            work = made.work = Claimable(function)
+            work()
+        return made
 
     def result(self, timeout: float | None = None) -> R:
         """The call's value. Raises what the call raised, or `TimeoutError` after ``timeout`` seconds."""
-        if self._future is not None:
-            return self._future.result(timeout)
-        assert self._task is not None
-        if not self._task.done():
+        if self.future is not None:
+            if self._work is not None and timeout is None:
+                self._work()
+            try:
+                return self.future.result(timeout)
+            except CancelledError as error:
+                raise Paused("a submitted call was interrupted") from error
+        assert self.task is not None
+        if not self.task.done():
             raise KitaruUsageError(
                 "result() would block the event loop that has to produce the result.", fix="value = await future"
             )
-        return self._task.result()
+        return self.task.result()
 
     def done(self) -> bool:
         """Whether the call has ended."""
-        return (self._future or self._task).done()  # type: ignore[union-attr]
+        return (self.future or self.task).done()  # type: ignore[union-attr]
 
     def __await__(self) -> Generator[Any, None, R]:
-        if self._task is not None:
-            return self._task.__await__()
-        assert self._future is not None
-        return asyncio.wrap_future(self._future).__await__()
+        if self.task is not None:
+            return self.task.__await__()
+        assert self.future is not None
+        return asyncio.wrap_future(self.future).__await__()
 
 
 class Futures(list[CheckpointFuture[R]]):
@@ -76,13 +93,38 @@ async def _gather(futures: Iterable[CheckpointFuture[R]]) -> list[R]:
     return [await future for future in futures]
 
 
+def pending(value: Any) -> Iterator[CheckpointFuture[Any]]:
+    """The futures that a value is, or holds as a list, tuple or dict."""
+    if isinstance(value, CheckpointFuture):
+        yield value
+        return
+    kind = type(value)
+    if kind is dict:
+        value = value.values()
+    elif kind not in (list, tuple, Futures):
+        return
+    for item in value:
+        if isinstance(item, CheckpointFuture | Futures):
+            yield from pending(item)
+
+
 def resolve(value: Any) -> Any:
-    """The value of a future or of several; anything else as it is."""
+    """The value of a future or of several, also inside a list, tuple or dict; anything else as it is."""
     if isinstance(value, CheckpointFuture):
         return value.result()
     if isinstance(value, Futures):
         return value.results()
-    return value
+    if next(pending(value), None) is None:
+        return value
+    if isinstance(value, dict):
+        return {key: resolve(item) for key, item in value.items()}
+    return type(value)(resolve(item) for item in value)
+
+
+async def settle(value: Any) -> None:
+    """Await the futures that a value is or holds, so that `resolve` doesn't block. Raises what a call raised."""
+    for future in pending(value):
+        await future
 
 
 _loop: asyncio.AbstractEventLoop | None = None

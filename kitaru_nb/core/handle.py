@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Generator
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from kitaru_nb.core.local import LocalRun, reports, threads
+from kitaru_nb.core.answers import answered_at, answering, asked
+from kitaru_nb.core.local import LocalRun, process_end, threads
+from kitaru_nb.core.runners import runner_of
 from kitaru_nb.core.runtime import Runtime
 from kitaru_nb.errors import (
     KitaruExecutionError,
@@ -22,6 +25,9 @@ from kitaru_nb.model import Execution, ExecutionStatus
 R = TypeVar("R")
 POLL = 0.1
 
+#: Seconds within which somebody takes up a new or an answered execution, unless something went wrong.
+TAKEN_UP_WITHIN = 60.0
+
 
 class FlowHandle(Generic[R]):
     """One execution, seen from where it was started."""
@@ -30,6 +36,7 @@ class FlowHandle(Generic[R]):
         self.runtime = runtime
         self.exec_id = exec_id
         self.local = local
+        self._told: set[str] = set()
 
     def __repr__(self) -> str:
         return f"<execution {self.exec_id} {self.status}>"
@@ -42,10 +49,11 @@ class FlowHandle(Generic[R]):
     def wait(self, timeout: float | None = None) -> R:
         """Block until the execution ends; what the flow returned.
 
+        While a thread here polls for an answer, the question is printed once, with the line that answers it.
         Interrupting (Ctrl-C, ■) pauses an execution that runs on a thread here: nothing finished is lost.
 
         Raises:
-            KitaruUserCodeError: the flow failed; its exception is ``__cause__``.
+            KitaruUserCodeError: the flow failed; its exception is ``__cause__`` where it is still at hand.
             KitaruWaitingError: it let go and waits for an answer; the message has the line that answers.
             KitaruExecutionError: it was cancelled or interrupted.
             KitaruTimeoutError: it goes on, but took longer than ``timeout`` seconds.
@@ -53,9 +61,12 @@ class FlowHandle(Generic[R]):
         deadline = None if timeout is None else time.monotonic() + timeout
         try:
             while not self._settled():
-                if deadline is not None and time.monotonic() > deadline:
-                    raise KitaruTimeoutError(f"{self.exec_id} has not ended after {timeout:g} s; it goes on.")
-                self._pause()
+                self._check_deadline(deadline, timeout)
+                local = self._running_here()
+                if local is not None:
+                    local.ended.wait(POLL)
+                else:
+                    time.sleep(POLL)
         except KeyboardInterrupt:
             self._interrupt()
             raise
@@ -63,22 +74,28 @@ class FlowHandle(Generic[R]):
 
     def get(self) -> R:
         """What the flow returned, without blocking. Raises as `wait`, and `KitaruStateError` while it runs."""
-        local = self._local()
-        if local is not None and local.outcome is not None and local.outcome.status is ExecutionStatus.COMPLETED:
-            return local.outcome.value  # type: ignore[no-any-return]
-        execution = fold(self.runtime.journal.execution(self.exec_id), self.runtime.journal.history(self.exec_id))
+        local = threads.get(self.exec_id) or self.local
+        outcome = local.outcome if local is not None else None
+        if outcome is not None and outcome.status is ExecutionStatus.COMPLETED:
+            return outcome.value  # type: ignore[no-any-return]
+        journal = self.runtime.journal
+        execution = fold(journal.execution(self.exec_id), journal.history(self.exec_id))
         if execution.status is ExecutionStatus.COMPLETED:
-            assert execution.result is not None
-            return self.runtime.store.read(execution.result)  # type: ignore[no-any-return]
+            result = execution.result
+            return None if result is None else self.runtime.store.read(result)  # type: ignore[return-value]
         error = self._error(execution)
-        if local is not None and local.outcome is not None and local.outcome.error is not None:
-            reports.told(self.exec_id)
-            if isinstance(local.outcome.error, Exception):
-                raise error from local.outcome.error
+        process_end.told(self.exec_id)
+        if execution.status is ExecutionStatus.FAILED and outcome is not None and isinstance(outcome.error, Exception):
+            raise error from outcome.error
         raise error
 
     def __await__(self) -> Generator[Any, None, R]:
-        return asyncio.to_thread(self.wait).__await__()
+        return self._wait_async().__await__()
+
+    async def _wait_async(self) -> R:
+        while not await asyncio.to_thread(self._settled):  # noqa: ASYNC110 (other processes end it)
+            await asyncio.sleep(POLL / 4)
+        return await asyncio.to_thread(self.get)
 
     def _error(self, execution: Execution) -> Exception:
         exec_id, status = self.exec_id, execution.status
@@ -88,40 +105,63 @@ class FlowHandle(Generic[R]):
                 f"{exec_id} failed: {failure.exception_type.rpartition('.')[2]}: {failure.message}",
                 fix=f"kitaru executions retry {exec_id}",
             )
-        if (wait := execution.pending_wait) is not None and status is not ExecutionStatus.CANCELLED:
-            return KitaruWaitingError(
-                f"{exec_id} waits for {wait.name!r}" + (f": {wait.question}" if wait.question else "."),
-                fix=f"kitaru executions input {exec_id} --wait {wait.name} --value VALUE",
-            )
+        if status is ExecutionStatus.WAITING and (wait := execution.pending_wait) is not None:
+            return KitaruWaitingError(f"{exec_id} waits for {asked(wait)}", fix=answering(wait, exec_id))
         if status is ExecutionStatus.CANCELLED:
-            return KitaruExecutionError(f"{exec_id} was cancelled.", fix=f"kitaru executions replay {exec_id}")
-        if status is ExecutionStatus.INTERRUPTED:
             return KitaruExecutionError(
-                f"{exec_id} was interrupted; nothing finished is lost.", fix=f"kitaru executions resume {exec_id}"
+                f"{exec_id} was cancelled.", fix=f"kitaru executions replay {exec_id} --from CHECKPOINT"
             )
-        return KitaruStateError(f"{exec_id} is {status}; it has no result yet.", fix="handle.wait()")
+        resume = f"kitaru executions resume {exec_id}"
+        if status is ExecutionStatus.INTERRUPTED:
+            return KitaruExecutionError(f"{exec_id} was interrupted; nothing finished is lost.", fix=resume)
+        if status is ExecutionStatus.RUNNING:
+            return KitaruStateError(f"{exec_id} is running; it has no result yet.", fix="handle.wait()")
+        return KitaruStateError(f"{exec_id} is {status}, and no worker has taken it up yet.", fix=resume)
 
-    def _local(self) -> LocalRun | None:
-        return threads.get(self.exec_id) or self.local
+    def _running_here(self) -> LocalRun | None:
+        local = threads.get(self.exec_id) or self.local
+        return local if local is not None and not local.ended.is_set() else None
 
     def _settled(self) -> bool:
-        local = self._local()
-        if local is not None and local.thread is not None:
-            if local.thread.is_alive():
-                return False
-            if local.outcome is not None and local.outcome.status is not ExecutionStatus.RUNNING:
-                return True
-        return self.status not in (ExecutionStatus.RUNNING, ExecutionStatus.PENDING)
+        """Whether the execution goes no further by itself."""
+        local = self._running_here()
+        if local is not None:
+            self._tell_questions(local)
+            return False
+        execution = self.runtime.journal.execution(self.exec_id)
+        if execution.status is ExecutionStatus.RUNNING:
+            return False
+        since = None
+        if execution.status is ExecutionStatus.PENDING:
+            since = execution.created_at.timestamp()
+        elif execution.status is ExecutionStatus.WAITING:
+            since = answered_at(self.runtime.journal.history(self.exec_id))
+        return since is None or self._is_left_lying(execution, since)
 
-    def _pause(self) -> None:
-        local = self._local()
-        if local is not None and local.thread is not None and local.thread.is_alive():
-            local.thread.join(POLL)
-        else:
-            time.sleep(POLL)
+    def _is_left_lying(self, execution: Execution, since: float) -> bool:
+        """Whether nobody takes up what could go on since then: its worker died, or it took too long to come."""
+        ended = runner_of(execution.stack).ended(self.exec_id)
+        return (ended is not None and ended.begun_at >= since) or time.time() - since > TAKEN_UP_WITHIN
+
+    def _tell_questions(self, local: LocalRun) -> None:
+        run = local.run
+        if run is None:
+            return
+        for wait_id, (wait, _) in list(run.parking.parked.items()):
+            if wait_id not in self._told:
+                self._told.add(wait_id)
+                print(
+                    f"{self.exec_id} waits for {asked(wait)}\n  fix: {answering(wait, self.exec_id)}", file=sys.stderr
+                )
+
+    def _check_deadline(self, deadline: float | None, timeout: float | None) -> None:
+        if deadline is not None and time.monotonic() > deadline:
+            raise KitaruTimeoutError(
+                f"{self.exec_id} has not ended after {timeout:g} s; it goes on.", fix="handle.wait()"
+            )
 
     def _interrupt(self) -> None:
-        local = self._local()
-        if local is not None and local.run is not None and local.thread is not None:
-            local.run.interrupt("paused", f"{self.exec_id} was interrupted")
-            local.thread.join(5.0)
+        local = self._running_here()
+        if local is not None:
+            local.interrupt()
+            local.ended.wait(5.0)

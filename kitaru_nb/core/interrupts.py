@@ -33,7 +33,7 @@ class UserCode:
         self._inside.add(thread)
 
     def leave(self) -> bool:
-        """The calling thread leaves user code; whether it was inside. What was sent and hasn't arrived is taken back."""
+        """The calling thread leaves user code; whether it was inside. What was sent and didn't arrive is taken back."""
         thread = threading.get_ident()
         if thread not in self._inside:
             return False

@@ -6,7 +6,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from kitaru_nb.errors import KitaruBackendError, KitaruFencedError, KitaruStateError
+from kitaru_nb.errors import KitaruBackendError, Paused
 
 if TYPE_CHECKING:
     from kitaru_nb.core.run import Run
@@ -52,11 +52,14 @@ def tick(run: Run, now: float) -> None:
     """One look after one run. A lost lease ends it; storage that is gone for the moment is tried again."""
     try:
         run.tick(now)
-    except (KitaruFencedError, KitaruStateError) as error:
-        run.interrupt("fenced", str(error))
+    except Paused:
+        return  # the lease is lost, and the run knows
     except KitaruBackendError:
         # The run itself meets the same error at its next commit and reports it; the keeper only must not die of it.
         return
+    except BaseException as error:
+        # Whatever it is, the other runs are still looked after; this one can't keep its lease, so it must stop.
+        run.interrupt("fenced", f"{run.exec_id} lost its upkeep: {error}")
 
 
 keeper = Keeper()

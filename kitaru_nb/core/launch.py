@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
 import threading
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from kitaru_nb.core.advance import Outcome, advance
 from kitaru_nb.core.context import current
+from kitaru_nb.core.create import created_event
 from kitaru_nb.core.handle import FlowHandle
-from kitaru_nb.core.local import LocalRun, reports, threads
+from kitaru_nb.core.local import LocalRun, process_end, threads
 from kitaru_nb.core.run import Run
+from kitaru_nb.core.runners import runner_of
 from kitaru_nb.core.runtime import Runtime
-from kitaru_nb.errors import KitaruFeatureNotAvailableError, KitaruLeaseError, KitaruStateError
+from kitaru_nb.errors import KitaruStateError
 from kitaru_nb.model import Execution, ExecutionStatus
 
 if TYPE_CHECKING:
@@ -21,36 +22,12 @@ if TYPE_CHECKING:
 
 THREAD_POLL_SECONDS = 600.0
 
-#: Stack name → "module:Class" of its runner, resolved on use. ``local`` is a thread here, else as ``process``.
-RUNNERS = {
-    "local": "kitaru_nb.stacks.process:ProcessRunner",
-    "process": "kitaru_nb.stacks.process:ProcessRunner",
-}
-
-class Runner(Protocol):
-    """Starts a worker somewhere."""
-
-    def submit(self, runtime: Runtime, exec_id: str) -> str:
-        """Start a worker for the execution; where to look for its output."""
-
-
-def runner_of(stack: str) -> Runner:
-    """The runner of a stack. Raises `KitaruFeatureNotAvailableError` for an unknown one."""
-    if stack not in RUNNERS:
-        raise KitaruFeatureNotAvailableError(
-            f"There is no stack {stack!r}. Stacks are: {', '.join(RUNNERS)}.", fix="run(..., stack='local')"
-        )
-    module, _, name = RUNNERS[stack].partition(":")
-    runner: Runner = getattr(importlib.import_module(module), name)()
-    return runner
-
 
 def launch(runtime: Runtime, execution: Execution, flow: Flow[..., Any]) -> FlowHandle[Any]:
     """Advance an execution whose flow is at hand, unless it has ended or somebody advances it already."""
     runner = runner_of(execution.stack)
     handle: FlowHandle[Any] = FlowHandle(runtime, execution.exec_id)
-    completed = execution.status in (ExecutionStatus.COMPLETED, ExecutionStatus.CANCELLED)
-    if completed or execution.status is ExecutionStatus.RUNNING:
+    if execution.status in (ExecutionStatus.COMPLETED, ExecutionStatus.CANCELLED, ExecutionStatus.RUNNING):
         return handle
     if execution.stack == "local":
         handle.local = run_on_thread(runtime, execution.exec_id, flow)
@@ -60,48 +37,74 @@ def launch(runtime: Runtime, execution: Execution, flow: Flow[..., Any]) -> Flow
 
 
 def run_on_thread(runtime: Runtime, exec_id: str, flow: Flow[..., Any]) -> LocalRun:
-    """Advance an execution on a thread of its own. The thread isn't a daemon: a script lives until its flows end."""
-    local = LocalRun(exec_id, flow)
-    thread = threading.Thread(
+    """Advance an execution on a thread of its own, unless one does. A script lives until its flows end."""
+    process_end.register()
+    with _starting:
+        known = threads.get(exec_id)
+        if known is not None and not known.ended.is_set() and known.thread is not threading.current_thread():
+            return known
+        local = threads[exec_id] = LocalRun(exec_id, flow)
+    local.thread = threading.Thread(
         target=copy_context().run, args=(_advance_on_thread, runtime, local), name=f"kitaru-{exec_id}"
     )
-    local.thread = thread
-    threads[exec_id] = local
-    thread.start()
+    process_end.told(exec_id)  # of a failure before this try
+    local.thread.start()
     return local
+
+
+_starting = threading.Lock()
+_OVER = (ExecutionStatus.COMPLETED, ExecutionStatus.CANCELLED)
 
 
 def _advance_on_thread(runtime: Runtime, local: LocalRun) -> None:
     current.set(None)
+    try:
+        local.outcome = outcome = _outcome(runtime, local)
+        if outcome.status is ExecutionStatus.FAILED:
+            what = f"{type(outcome.error).__name__}: {outcome.reason}"
+            process_end.report(local.exec_id, f"kitaru: {local.exec_id} failed: {what}")
+        elif outcome.status in _OVER and threads.get(local.exec_id) is local:
+            del threads[local.exec_id]  # there is nothing to go on with here; the handle has the outcome
+    finally:
+        local.run = None
+        local.ended.set()
 
+
+def _outcome(runtime: Runtime, local: LocalRun) -> Outcome:
     def remember(run: Run) -> None:
         local.run = run
 
     try:
-        local.outcome = advance(
-            runtime, local.exec_id, local.flow, poll_seconds=THREAD_POLL_SECONDS, on_run=remember
-        )
-    except KitaruLeaseError as error:
-        local.outcome = Outcome(ExecutionStatus.RUNNING, reason=str(error))  # another worker was faster
+        return advance(runtime, local.exec_id, local.flow, poll_seconds=THREAD_POLL_SECONDS, on_run=remember)
+    except KitaruStateError as error:
+        # Another worker was faster: it holds the lease, or has brought the execution to its end already.
+        return Outcome(runtime.journal.execution(local.exec_id).status, reason=str(error))
     except BaseException as error:
-        local.outcome = Outcome(ExecutionStatus.FAILED, error=error, reason=str(error))
-    if local.outcome.status is ExecutionStatus.FAILED:
-        error = local.outcome.error
-        reports.add(local.exec_id, f"kitaru: {local.exec_id} failed: {type(error).__name__}: {local.outcome.reason}")
+        return Outcome(ExecutionStatus.FAILED, error=error, reason=str(error))
 
 
 def start(runtime: Runtime, execution: Execution) -> str | None:
     """Make somebody go on with an execution that nobody advances; where its worker's output goes.
 
-    In the process where its flow is at hand a thread, else a worker through the stack's runner. None when the thread is
-    here, or when the execution belongs to an open notebook, which goes on by itself.
+    In the process where its flow (or that of the execution that it replays) is at hand a thread, whose output is this
+    process's (None); else a worker through the stack's runner.
+
+    Raises:
+        KitaruStateError: it has ended, or its flow lives in another process only.
     """
+    exec_id = execution.exec_id
     if execution.status.ended and execution.status is not ExecutionStatus.FAILED:
-        raise KitaruStateError(f"{execution.exec_id} is {execution.status}; there is nothing to go on with.")
-    local = threads.get(execution.exec_id)
+        raise KitaruStateError(f"{exec_id} is {execution.status}; there is nothing to go on with.")
+    local = threads.get(exec_id) or threads.get(execution.original_exec_id or "")
     if local is not None and execution.stack == "local":
-        if local.thread is not None and local.thread.is_alive() and local.thread is not threading.current_thread():
-            local.thread.join(5.0)
-        run_on_thread(runtime, execution.exec_id, local.flow)
+        if local.exec_id == exec_id and local.thread is not threading.current_thread():
+            local.ended.wait(5.0)
+        run_on_thread(runtime, exec_id, local.flow)
         return None
-    return runner_of(execution.stack).submit(runtime, execution.exec_id)
+    ref = created_event(runtime, exec_id).body["ref"]
+    if ref["kind"] == "here":
+        raise KitaruStateError(
+            f"The flow of {exec_id} exists only in the process that started it: {ref['why']}",
+            fix=f"there, type: KitaruClient().executions.resume({exec_id!r})",
+        )
+    return runner_of(execution.stack).submit(runtime, exec_id)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import atexit
+import concurrent.futures.thread
+import contextlib
 import sys
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,34 +18,62 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class LocalRun:
-    """A thread of this process that advances an execution."""
+    """A thread of this process that advances an execution. ``ended`` is set when it has let go, with ``outcome``."""
 
     exec_id: str
     flow: Flow[..., Any]
     thread: threading.Thread | None = None
     run: Run | None = None
     outcome: Outcome | None = None
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    def interrupt(self) -> None:
+        """Make it let go at its next step."""
+        if self.run is not None:
+            self.run.interrupt("paused", f"{self.exec_id} was interrupted")
 
 
-#: Execution id → the thread of this process that advances it, or did so last.
+#: Execution id → the thread of this process that advances it, or did so last and may have to go on.
 threads: dict[str, LocalRun] = {}
 
 
-class Reports:
-    """Failures that nobody waited for; printed when the process ends."""
+def wait_for_threads() -> None:
+    """Wait until no execution is advanced here any more. Ctrl-C lets them go at their next steps."""
+    while alive := [local for local in list(threads.values()) if not local.ended.is_set()]:
+        try:
+            for local in alive:
+                local.ended.wait()
+        except KeyboardInterrupt:
+            for local in alive:
+                local.interrupt()
+
+
+class ProcessEnd:
+    """What happens when the process ends: flows are waited for, then failures that nobody waited for are printed."""
 
     def __init__(self) -> None:
         self._lines: dict[str, str] = {}
         self._lock = threading.Lock()
         self._registered = False
 
-    def add(self, exec_id: str, line: str) -> None:
-        """Print ``line`` at exit unless somebody is told before."""
+    def register(self) -> None:
+        """Take part in the end of the process."""
+        with self._lock:
+            if self._registered:
+                return
+            self._registered = True
+        atexit.register(self._print)
+        # Flows are waited for before thread pools refuse new work, which asyncio needs: hooks run last in, first out,
+        # and that of `concurrent.futures` is registered by its import. Without this (private) function flows are still
+        # joined, being no daemons, but can't begin anything new on a pool once the main thread has ended.
+        assert concurrent.futures.thread
+        with contextlib.suppress(AttributeError, RuntimeError):
+            threading._register_atexit(wait_for_threads)  # type: ignore[attr-defined]
+
+    def report(self, exec_id: str, line: str) -> None:
+        """Print ``line`` at the end unless somebody is told before."""
         with self._lock:
             self._lines[exec_id] = line
-            if not self._registered:
-                self._registered = True
-                atexit.register(self._print)
 
     def told(self, exec_id: str) -> None:
         """Somebody was told of the failure."""
@@ -55,4 +85,4 @@ class Reports:
             print(f"{line}\n  fix: kitaru executions retry {exec_id}", file=sys.stderr)
 
 
-reports = Reports()
+process_end = ProcessEnd()

@@ -6,7 +6,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
@@ -30,6 +30,11 @@ class Tee:
         if frame is not None and text:
             frame.run.log_text(frame.call_id, self.source, "INFO" if self.source == "stdout" else "ERROR", text)
         return self.stream.write(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """`write` each."""
+        for line in lines:
+            self.write(line)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
@@ -56,9 +61,9 @@ def captured() -> Iterator[None]:
     with _lock:
         _users += 1
         if not isinstance(sys.stdout, Tee):
-            sys.stdout = Tee(sys.stdout, "stdout")  # type: ignore[assignment]
+            sys.stdout = Tee(sys.stdout, "stdout")
         if not isinstance(sys.stderr, Tee):
-            sys.stderr = Tee(sys.stderr, "stderr")  # type: ignore[assignment]
+            sys.stderr = Tee(sys.stderr, "stderr")
         if _handler is None:
             _handler = LogHandler()
             logging.getLogger().addHandler(_handler)
@@ -83,14 +88,14 @@ class LogBuffer:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._lines: dict[str, list[list[Any]]] = {}
-        self._partial: dict[tuple[str, str], str] = {}
+        self._partial: dict[tuple[str, str], tuple[str, str]] = {}
 
     def add(self, call_id: str, source: str, level: str, text: str) -> None:
         """Take text; lines that aren't ended yet wait for their end."""
         with self._lock:
-            *lines, rest = (self._partial.pop((call_id, source), "") + text).split("\n")
+            *lines, rest = (self._partial.pop((call_id, source), ("", ""))[1] + text).split("\n")
             if rest:
-                self._partial[call_id, source] = rest
+                self._partial[call_id, source] = (level, rest)
             if lines:
                 now = time.time()
                 self._lines.setdefault(call_id, []).extend([now, source, level, line] for line in lines)
@@ -100,11 +105,15 @@ class LogBuffer:
         if not self._lines and not self._partial:
             return []
         with self._lock:
-            lines = self._lines.pop(call_id, [])
-            for source in ("stdout", "stderr", "logging"):
-                if rest := self._partial.pop((call_id, source), ""):
-                    lines.append([time.time(), source, "INFO", rest])
-            return lines
+            return self._take(call_id)
+
+    def _take(self, call_id: str) -> list[list[Any]]:
+        lines = self._lines.pop(call_id, [])
+        for source in ("stdout", "stderr", "logging"):
+            level, rest = self._partial.pop((call_id, source), ("", ""))
+            if rest:
+                lines.append([time.time(), source, level, rest])
+        return lines
 
     def take_finished(self) -> dict[str, list[list[Any]]]:
         """Every finished line of every call."""
@@ -113,3 +122,9 @@ class LogBuffer:
         with self._lock:
             lines, self._lines = self._lines, {}
             return lines
+
+    def take_all(self) -> dict[str, list[list[Any]]]:
+        """Every line of every call, unfinished ones included."""
+        with self._lock:
+            calls = dict.fromkeys([*self._lines, *(call_id for call_id, _ in self._partial)])
+            return {call_id: self._take(call_id) for call_id in calls}

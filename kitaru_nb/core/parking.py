@@ -87,7 +87,7 @@ class Parking:
         self._arrive(wait)
         try:
             await asyncio.sleep(0)  # tasks that are about to ask come first, so that all questions are asked at once
-            while (body := await asyncio.to_thread(self._look_for_answer, wait)) is None:
+            while (body := await asyncio.to_thread(self._look_for_answer, wait)) is None:  # noqa: ASYNC110
                 await asyncio.sleep(POLL)
             return body
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -28,21 +29,22 @@ def save(name: str, value: Any, *, type: str = "output", tags: list[str] | None 
     if type not in KINDS:
         raise KitaruUsageError(f"type={type!r} is no kind of artifact. Kinds are: {', '.join(KINDS)}.")
     run = frame.run
-    artifact = run.store.write(
-        value,
-        name=name,
-        kind=type,
-        artifact_id=f"{run.exec_id}/{frame.call_id}/{name}",
-        exec_id=run.exec_id,
-        producing_call=frame.call_id or None,
-    )
-    identity = (name, artifact.digest, frame.call_id)
-    if identity not in run.engine.saved:  # a resumed flow saves again what it had saved
-        run.engine.saved.add(identity)
-        blob = bytearray()
-        packed = pack_artifact(artifact, blob) | ({"tags": tags} if tags else {})
-        body = {"artifact": packed, "call": frame.call_id}
-        run.hold(Event(run.exec_id, "artifact.saved", name, time.time(), body, bytes(blob) or None))
+    with run.runtime_code():
+        artifact = run.store.write(
+            value,
+            name=name,
+            kind=type,
+            artifact_id=f"{run.exec_id}/{frame.call_id}/{name}",
+            exec_id=run.exec_id,
+            producing_call=frame.call_id or None,
+        )
+        identity = (name, artifact.digest, frame.call_id)
+        if identity not in run.engine.saved:  # a resumed flow saves again what it had saved
+            run.engine.saved.add(identity)
+            blob = bytearray()
+            packed = pack_artifact(artifact, blob) | ({"tags": tags} if tags else {})
+            body = {"artifact": packed, "call": frame.call_id}
+            run.hold(Event(run.exec_id, "artifact.saved", name, time.time(), body, bytes(blob) or None))
     return artifact
 
 
@@ -59,13 +61,14 @@ def log(**metadata: Any) -> None:
     for name, value in metadata.items():
         if not _is_json(value):
             raise KitaruUsageError(
-                f"log({name}={value!r}): metadata must be JSON (text, numbers, true, false, null, lists, objects), "
-                f"found {value.__class__.__name__}.",
+                f"log({name}={value!r}): metadata must be JSON (text, finite numbers, true, false, null, lists, "
+                f"objects), found {value.__class__.__name__}.",
                 fix=f"save({name!r}, value)",
             )
     if frame.call_id:
         frame.metadata.update(metadata)
-    else:
+        return
+    with frame.run.runtime_code():
         frame.run.hold(Event(frame.run.exec_id, "metadata", "", time.time(), metadata))
 
 
@@ -78,13 +81,18 @@ def load(exec_id: str, name: str, *, runtime: Runtime | None = None) -> Any:
         KitaruArtifactError: the stored value is missing or damaged.
     """
     frame = current.get()
-    runtime = runtime or (frame.run.runtime if frame else default_runtime())
+    if frame is None:
+        return _load(runtime or default_runtime(), exec_id, name)[0]
+    with frame.run.runtime_code():
+        value, artifact = _load(runtime or frame.run.runtime, exec_id, name)
+        frame.run.engine.produced(artifact.token, f"artifact:{artifact.artifact_id}")
+        return value
+
+
+def _load(runtime: Runtime, exec_id: str, name: str) -> tuple[Any, Artifact]:
     execution = fold(runtime.journal.execution(exec_id), runtime.journal.history(exec_id))
     artifact = find_artifact(execution, name)
-    value = runtime.store.read(artifact)
-    if frame is not None:
-        frame.run.engine.produced(artifact.token, f"artifact:{artifact.artifact_id}")
-    return value
+    return runtime.store.read(artifact), artifact
 
 
 def find_artifact(execution: Execution, name: str) -> Artifact:
@@ -107,7 +115,9 @@ def find_artifact(execution: Execution, name: str) -> Artifact:
 
 
 def _is_json(value: Any) -> bool:
-    if value is None or isinstance(value, str | bool | int | float):
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if value is None or isinstance(value, str | bool | int):
         return True
     if isinstance(value, dict):
         return all(isinstance(k, str) and _is_json(v) for k, v in value.items())

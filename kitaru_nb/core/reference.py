@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import importlib
 import sys
 import types
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from kitaru_nb.core.runtime import Runtime
 from kitaru_nb.errors import KitaruError, KitaruNotFoundError, KitaruRuntimeError
@@ -27,7 +28,14 @@ class DefinitionsOnly(BaseException):
 
 
 def reference_of(flow: Flow[..., Any], runtime: Runtime, blob: bytearray) -> dict[str, Any]:
-    """A JSON reference to ``flow``; a flow that no module or script file defines travels by value."""
+    """A JSON reference to ``flow``; a flow that no module or script file defines travels by value.
+
+    One that can't travel either (it refers to a client with open sockets, say) is known ``here`` only: a thread of this
+    process runs it and resumes it.
+
+    Raises:
+        KitaruRuntimeError: it can't travel, but its stack starts processes.
+    """
     module, qualname = flow.func.__module__, flow.func.__qualname__
     if "<locals>" not in qualname:
         found = sys.modules.get(module)
@@ -37,25 +45,23 @@ def reference_of(flow: Flow[..., Any], runtime: Runtime, blob: bytearray) -> dic
         if file and module != "__main__" and _resolve(found, qualname) is flow:
             depth = module.count(".") + (1 if Path(file).name == "__init__.py" else 0)
             return {"kind": "module", "module": module, "qualname": qualname, "root": str(Path(file).parents[depth])}
-    return {"kind": "value", "flow": pack_artifact(_by_value(flow, runtime), blob)}
-
-
-def _in_notebook(main: Any) -> bool:
-    return "get_ipython" in vars(main)
-
-
-def _by_value(flow: Flow[..., Any], runtime: Runtime) -> Any:
     import cloudpickle
 
     try:
         data = cloudpickle.dumps(flow)
     except Exception as error:
+        why = f"it is defined where no other process can import it, and it can't be sent by value: {error}"
+        if flow.stack == "local":
+            return {"kind": "here", "why": why}
         raise KitaruRuntimeError(
-            f"Flow {flow.name!r} is defined where no other process can import it, and it can't be sent by value "
-            f"either: {error}",
+            f"Flow {flow.name!r} can't run on stack {flow.stack!r}: {why}",
             fix="move the flow into a module, or keep what it refers to picklable",
         ) from error
-    return runtime.store.write(data, name="flow", kind="blob")
+    return {"kind": "value", "flow": pack_artifact(runtime.store.write(data, name="flow", kind="blob"), blob)}
+
+
+def _in_notebook(main: Any) -> bool:
+    return "get_ipython" in vars(main)
 
 
 def load_object(created: Event, runtime: Runtime) -> Any:
@@ -72,6 +78,10 @@ def load_object(created: Event, runtime: Runtime) -> Any:
         found = _resolve(_run_script(Path(ref["path"])), ref["qualname"])
     elif kind == "value":
         found = _load_value(created, ref, runtime)
+    elif kind == "here":
+        raise KitaruNotFoundError(
+            f"The flow of {created.exec_id} exists only in the process that started it: {ref['why']}"
+        )
     else:
         raise KitaruNotFoundError(f"{created.exec_id} runs a {kind}, which is not a function under @flow.")
     return found
@@ -87,26 +97,41 @@ def _import(module: str, root: str) -> types.ModuleType:
 
 
 def _run_script(path: Path) -> types.ModuleType:
-    """Execute a script as ``__main__`` up to the first flow that it starts."""
+    """Execute a script as ``__main__`` up to the first flow that it starts, without its main guard."""
     global loading_script
     try:
-        source = path.read_text()
+        source = path.read_text(encoding="utf-8")
     except OSError as error:
         raise KitaruNotFoundError(f"The script {path} can't be read any more: {error}") from error
+    tree = ast.parse(source, str(path))
+    tree.body = [part for node in tree.body for part in (node.orelse if _is_main_guard(node) else [node])]
+    # It is __main__ here as it was there: classes keep their names, and so do recorded values of them.
     module = types.ModuleType("__main__")
     module.__file__ = str(path)
-    module.__name__ = "__kitaru_script__"  # so that `if __name__ == "__main__"` doesn't start it again
     sys.modules["__main__"] = module
     sys.path.insert(0, str(path.parent))
+    sys.argv = [str(path)]
     loading_script = True
     try:
         # What stands above the first .run(...) is defined then, and that is what was asked for.
         with contextlib.suppress(DefinitionsOnly):
-            exec(compile(source, str(path), "exec"), module.__dict__)
+            exec(compile(tree, str(path), "exec"), module.__dict__)
     finally:
         loading_script = False
-        module.__name__ = "__main__"
     return module
+
+
+def _is_main_guard(node: ast.stmt) -> TypeGuard[ast.If]:
+    match node:
+        case ast.If(
+            test=ast.Compare(left=ast.Name("__name__"), ops=[ast.Eq()], comparators=[ast.Constant("__main__")])
+        ):
+            return True
+        case ast.If(
+            test=ast.Compare(left=ast.Constant("__main__"), ops=[ast.Eq()], comparators=[ast.Name("__name__")])
+        ):
+            return True
+    return False
 
 
 def _load_value(created: Event, ref: Mapping[str, Any], runtime: Runtime) -> Any:
@@ -118,16 +143,16 @@ def _load_value(created: Event, ref: Mapping[str, Any], runtime: Runtime) -> Any
     import cloudpickle
 
     data = runtime.store.read(unpack_artifact(ref["flow"], created.blob, created.exec_id))
+    # Values whose type the notebook defined are looked up in __main__, which the worker's own module must not shadow.
+    main = sys.modules["__main__"] = types.ModuleType("__main__")
     try:
         flow = cloudpickle.loads(data)
     except KitaruError:
         raise
     except Exception as error:
         raise KitaruNotFoundError(f"The flow of {created.exec_id} can't be rebuilt here: {error}") from error
-    # Values whose type the notebook defined are looked up in __main__.
-    main = vars(sys.modules["__main__"])
     for name, value in flow.func.__globals__.items():
-        main.setdefault(name, value)
+        vars(main).setdefault(name, value)
     return flow
 
 

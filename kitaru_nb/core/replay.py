@@ -3,16 +3,17 @@ reused by reference."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from kitaru_nb.core.answers import validate
 from kitaru_nb.core.engine import ReplayPlan
 from kitaru_nb.core.lineage import downstream, enclosing
 from kitaru_nb.core.runtime import Runtime
 from kitaru_nb.errors import KitaruNotFoundError, KitaruUsageError
 from kitaru_nb.journal.fold import fold, pack_artifact
-from kitaru_nb.model import CheckpointCall, Event, Execution
+from kitaru_nb.model import CheckpointCall, Event, Execution, Wait
 
 Scope = Literal["downstream", "after"]
 
@@ -76,12 +77,11 @@ def plan_replay(
     roots = [select(execution, s) for s in selectors]
     blob = bytearray() if blob is None else blob
     calls, waits = _overrides(runtime, execution, overrides, blob)
-    rerun = downstream(execution, [*roots, *calls, *(f"input:{name}" for name in changed_inputs)]) - set(calls)
-    rerun |= {r for r in roots if not r.startswith("wait:")}
-    rerun -= set(calls)
+    rerun = downstream(execution, [*roots, *calls, *(f"input:{name}" for name in changed_inputs)])
     if scope == "after":
-        rerun |= _after(execution, [*roots, *calls]) - set(calls)
-    rewaits = _asked_again(execution, rerun, [r for r in roots if r.startswith("wait:")])
+        rerun |= _after(execution, [*roots, *calls])
+    rerun -= _with_children(execution, calls)
+    rewaits = _asked_again(execution, rerun | set(calls), [r for r in roots if r.startswith("wait:")])
     body = {
         "from": selectors,
         "scope": scope,
@@ -99,13 +99,18 @@ def load_plan(runtime: Runtime, created: Event) -> ReplayPlan | None:
     if body is None:
         return None
     original = created.body["original"]
-    plan_donors: dict[str, Event] = {}
+    donors: dict[str, Event] = {}
+    bodies: dict[str, Mapping[str, Any]] = {}
     answers: dict[str, Mapping[str, Any]] = {}
     questions: dict[str, Any] = {}
     reask = set(body["reask"])
-    for event in runtime.journal.history(original):
-        if event.kind == "checkpoint.completed":
-            plan_donors[event.key] = event
+    for event in _donations(runtime, original):
+        if event.kind in ("checkpoint.completed", "checkpoint.failed"):
+            bodies[event.key] = event.body
+            if event.kind == "checkpoint.completed":
+                donors[event.key] = event
+        elif event.exec_id != original:
+            continue
         elif event.kind == "wait.created":
             questions[event.key] = event.body.get("question")
         elif event.kind == "wait.resolved" and event.key not in reask and not event.body.get("aborted"):
@@ -118,11 +123,29 @@ def load_plan(runtime: Runtime, created: Event) -> ReplayPlan | None:
         original=original,
         rerun=frozenset(body["rerun"]),
         overrides=overrides,
-        donors=plan_donors,
+        override_places={_place(bodies, call_id): call_id for call_id in overrides},
+        donors=donors,
         answers=answers,
         questions=questions,
         wait_overrides=body["wait_overrides"],
     )
+
+
+def _donations(runtime: Runtime, original: str) -> Iterator[Event]:
+    """The history of ``original``, after those of the executions that it replays itself: inside a call that it reused
+    as a whole, only they know what was called."""
+    history = runtime.journal.history(original)
+    if (before := history[0].body.get("original")) is not None:
+        yield from _donations(runtime, before)
+    yield from history
+
+
+def _place(bodies: Mapping[str, Mapping[str, Any]], call_id: str) -> tuple[str, int | None]:
+    """Where a call stood: (name, number on the flow's main line), or (name, None) for the only one of its name."""
+    body = bodies.get(call_id, {"name": call_id})
+    place = None if body.get("parent") else body.get("place")
+    alone = sum(other["name"] == body["name"] for other in bodies.values()) == 1
+    return (body["name"], place) if place is not None or alone else (call_id, None)
 
 
 def select(execution: Execution, selector: str) -> str:
@@ -177,9 +200,8 @@ def _overrides(
     for key, value in overrides.items():
         kind, _, selector = key.partition(".")
         if kind == "wait" and selector:
-            if selector not in {n for w in execution.waits for n in (w.name, w.wait_id)}:
-                there = ", ".join(f"wait.{w.name}" for w in execution.waits) or "none"
-                raise KitaruNotFoundError(f"{execution.exec_id} has no wait {selector!r}. Available: {there}.")
+            for wait in _waits_named(execution, selector):
+                validate(wait, value)
             waits[selector] = value
         elif kind == "checkpoint" and selector:
             call_id = select(execution, selector)
@@ -191,6 +213,14 @@ def _overrides(
                 fix=f"overrides={{'checkpoint.{_first_selector(execution)}': value}}",
             )
     return calls, waits
+
+
+def _waits_named(execution: Execution, selector: str) -> list[Wait]:
+    found = [w for w in execution.waits if selector in (w.name, w.wait_id)]
+    if not found:
+        there = ", ".join(f"wait.{w.name}" for w in execution.waits) or "none"
+        raise KitaruNotFoundError(f"{execution.exec_id} has no wait {selector!r}. Available: {there}.")
+    return found
 
 
 def _overriding(runtime: Runtime, call: CheckpointCall, value: Any) -> list[Any]:
@@ -208,16 +238,26 @@ def _overriding(runtime: Runtime, call: CheckpointCall, value: Any) -> list[Any]
     ]
 
 
+def _with_children(execution: Execution, calls: Collection[str]) -> set[str]:
+    """Calls, and all that was called inside them."""
+    found = set(calls)
+    for call in execution.checkpoints:  # a call starts before its children
+        if call.parent in found:
+            found.add(call.call_id)
+    return found
+
+
 def _after(execution: Execution, roots: Sequence[str]) -> set[str]:
-    """Everything that started after the first of ``roots``."""
-    order = [c.call_id for c in execution.checkpoints]
-    first = min((order.index(r) for r in roots if r in order), default=len(order))
-    return set(order[first:])
+    """Everything that started after the first of ``roots``, and that one itself."""
+    instants = {call.call_id: call.started_at for call in execution.checkpoints}
+    instants |= {f"wait:{wait.wait_id}": wait.created_at for wait in execution.waits}
+    first = min((instant for root in roots if (instant := instants.get(root))), default=None)
+    return {c.call_id for c in execution.checkpoints if first and c.started_at and c.started_at >= first}
 
 
-def _asked_again(execution: Execution, rerun: set[str], roots: Sequence[str]) -> set[str]:
-    """Waits after something that runs again: an answer given to an old result must not count for a new one."""
-    starts = [c.started_at for c in execution.checkpoints if c.call_id in rerun and c.started_at]
+def _asked_again(execution: Execution, new: set[str], roots: Sequence[str]) -> set[str]:
+    """Waits after something that runs again or is overridden: old answers don't count for new results."""
+    starts = [c.started_at for c in execution.checkpoints if c.call_id in new and c.started_at]
     first = min(starts, default=None)
     again = {r.removeprefix("wait:") for r in roots}
     for wait in execution.waits:
@@ -252,5 +292,3 @@ def tokens_of(call: CheckpointCall) -> int:
     if "tokens" in metadata:
         return int(metadata["tokens"])
     return int(metadata.get("input_tokens") or 0) + int(metadata.get("output_tokens") or 0)
-
-

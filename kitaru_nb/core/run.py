@@ -81,6 +81,7 @@ class Run:
 
     Attributes:
         frame: the frame of the flow's body.
+        options: what the execution was started with: ``cache`` and ``retries``.
         cache: default of ``cache`` for the checkpoints of this execution.
         ending: set once somebody asked the run to let go.
         wake: set together with ``ending``, for those who sleep.
@@ -106,6 +107,7 @@ class Run:
         self.lease = lease
         self.engine = e.Engine(exec_id, history, plan)
         self.frame = Frame(self, "", "", strict=strict)
+        self.options: Mapping[str, Any] = {}
         self.cache: bool | None = None
         self.ending: Ending | None = None
         self.wake = threading.Event()
@@ -149,8 +151,8 @@ class Run:
     def call(self, call: e.Call) -> Any:
         """Perform a call of a checkpoint in this thread."""
         inside = self.user_code.leave()
-        self.check()
         try:
+            self.check()
             if (donor := self.engine.recorded(call)) is not None:
                 return self._load(e.Load(call, donor))
             self.parking.begin()
@@ -175,17 +177,13 @@ class Run:
 
     def wait(self, wait: e.WaitRequest) -> Mapping[str, Any]:
         """Perform a wait in this thread; the body of its ``wait.resolved``."""
-        inside = self.user_code.leave()
-        self.check()
-        try:
+        with self.runtime_code():
+            self.check()
             self.parking.begin()
             try:
                 return drive(self.engine.wait(wait), self.perform)
             finally:
                 self.parking.end()
-        finally:
-            if inside:
-                self.back_to_user_code()
 
     async def wait_async(self, wait: e.WaitRequest) -> Mapping[str, Any]:
         """Perform a wait in this task; the body of its ``wait.resolved``."""
@@ -211,6 +209,16 @@ class Run:
         if self.ending is not None:
             self.user_code.leave()
             raise Paused(self.ending.reason)
+
+    @contextlib.contextmanager
+    def runtime_code(self) -> Iterator[None]:
+        """What is done here on behalf of user code isn't cut off by an interrupt."""
+        inside = self.user_code.leave()
+        try:
+            yield
+        finally:
+            if inside:
+                self.back_to_user_code()
 
     # effects
 
@@ -361,14 +369,16 @@ class Run:
         call, donor = effect.call, effect.donor
         self._trace(call)
         now = time.time()
-        kept = ("outputs", "metadata", "partial", "cell", "duration", "scope")
+        kept = ("outputs", "metadata", "partial", "cell", "duration")
         body = self._describe(call, None) | {k: v for k, v in donor.event.body.items() if k in kept}
-        # The instant of taking it over, so that calls keep their program order; ``duration`` is what it took when it ran.
+        # The instant of taking it over, so that calls keep their program order; ``duration`` is that of the real run.
         body["started_at"] = now
         if effect.overridden:
             body["overridden"] = True
         body["reused"] = donor.event.body.get("reused") or {"exec_id": donor.exec_id, "call_id": donor.event.key}
-        event = Event(self.exec_id, "checkpoint.completed", call.call_id, now, body, donor.event.blob, 0, call.cache_key)
+        event = Event(
+            self.exec_id, "checkpoint.completed", call.call_id, now, body, donor.event.blob, 0, call.cache_key
+        )
         self._finish_call(call, event)
 
     def _fail(self, effect: e.Fail) -> None:
@@ -377,6 +387,8 @@ class Run:
             started = self._started.get(call.call_id)
             if effect.retry_in is None:
                 self._started.pop(call.call_id, None)
+            elif started is not None:
+                started.written = True  # this attempt is over: a late ``started`` would say that it runs
         now = time.time()
         body = self._describe(call, started) | {
             "attempt": effect.attempt,
@@ -476,7 +488,7 @@ class Run:
                 self.hold(Event(self.exec_id, "log.lines", call_id, wall, {"lines": lines}))
 
     def interrupt(self, kind: str, reason: str) -> None:
-        """Make the run let go at the next step: durable, nothing finished is lost. Not to be called by a signal handler.
+        """Make the run let go at the next step: nothing finished is lost. Not to be called by a signal handler.
 
         An asynchronous flow is cancelled at its next await; synchronous user code gets `Paused` at its next bytecode.
         """

@@ -29,7 +29,9 @@ class Runtime:
 
     preview = staticmethod(preview)
 
-    def __init__(self, settings: Settings, *, journal: Journal | None = None, store: ArtifactStore | None = None) -> None:
+    def __init__(
+        self, settings: Settings, *, journal: Journal | None = None, store: ArtifactStore | None = None
+    ) -> None:
         self.settings = settings
         self._journal = journal
         self._store = store

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, TypeVar, overload
 
 from kitaru_nb.core.context import Frame, require_frame
-from kitaru_nb.core.drive import drive, drive_async
 from kitaru_nb.core.engine import WaitRequest, digest
 from kitaru_nb.errors import KitaruContextError, KitaruStateError, KitaruUsageError, KitaruWaitValidationError
 
@@ -20,6 +20,9 @@ _PLAIN_SCHEMAS: dict[Any, dict[str, str]] = {
     int: {"type": "integer"},
     float: {"type": "number"},
 }
+
+#: JSON knows one kind of number: 1.0 is an answer to ``int``, and 1 to ``float``.
+_PLAIN_TYPES: dict[str, Callable[[Any], Any]] = {"boolean": bool, "string": str, "integer": int, "number": float}
 
 
 @overload
@@ -73,7 +76,7 @@ def wait(
         Paused: the worker lets go (not an error; don't catch it).
     """
     frame, request, adapter = _prepare(name, question, schema, timeout, until, metadata)
-    body = drive(frame.run.engine.wait(request), frame.run.perform)
+    body = frame.run.wait(request)
     return _answered(request, body, adapter, frame)
 
 
@@ -82,13 +85,13 @@ async def wait_async(
     *,
     question: str | None = None,
     schema: Any = bool,
-    timeout: float | None = None,
+    timeout: float | None = None,  # noqa: ASYNC109 (it ends the worker's polling, not this call)
     until: datetime | timedelta | None = None,
     metadata: Mapping[str, Any] | None = None,
 ) -> Any:
     """`wait` for asynchronous flows: other tasks of the flow go on while it polls."""
     frame, request, adapter = _prepare(name, question, schema, timeout, until, metadata)
-    body = await drive_async(frame.run.engine.wait(request), frame.run.perform_async)
+    body = await frame.run.wait_async(request)
     return _answered(request, body, adapter, frame)
 
 
@@ -113,7 +116,9 @@ def _prepare(
     frame.run.check()
     json_schema, adapter = schema_of(schema)
     if timeout is not None and timeout < 0:
-        raise KitaruUsageError(f"timeout={timeout!r} can't be: expected seconds >= 0.", fix=f"wait({name!r}, timeout=0)")
+        raise KitaruUsageError(
+            f"timeout={timeout!r} can't be: expected seconds >= 0.", fix=f"wait({name!r}, timeout=0)"
+        )
     wait_id = _identify(frame, name, question, json_schema)
     recorded = frame.run.engine.asked.get(wait_id)
     instant = recorded.body.get("until") if recorded else _instant(until)
@@ -124,12 +129,26 @@ def _prepare(
 
 
 def _identify(frame: Frame, name: str, question: str | None, schema: Mapping[str, Any]) -> str:
-    """In a flow the n-th wait of this name; in a notebook this very question, however often its cell runs."""
+    """On the main line of a flow the n-th wait of this name; among concurrent tasks, whose order isn't fixed, the n-th
+    with this question; in a notebook this very question, however often its cell runs."""
     if not frame.strict:
-        return digest(frame.scope, "wait", name, question or "", repr(sorted(schema.items(), key=str)))
-    base = digest(frame.scope, "wait", name)
-    n = frame.seen[base]
-    frame.seen[base] = n + 1
+        asked = digest(frame.scope, "wait", name, question or "", repr(sorted(schema.items(), key=str)))
+        wait_id, n, resolved = asked, 0, frame.run.engine.resolved
+        # The notebook itself closed it when its question changed; now it is asked again.
+        while (
+            wait_id in resolved
+            and resolved[wait_id].body.get("aborted")
+            and resolved[wait_id].body["via"] == "notebook"
+        ):
+            n += 1
+            wait_id = digest(asked, str(n))
+        return wait_id
+    base = (
+        digest(frame.scope, "wait", name) if frame.on_main_line() else digest(frame.scope, "wait", name, question or "")
+    )
+    with frame.run.engine.lock:
+        n = frame.seen[base]
+        frame.seen[base] = n + 1
     return base if n == 0 else digest(base, str(n))
 
 
@@ -165,16 +184,16 @@ def schema_of(schema: Any) -> tuple[Mapping[str, Any], Any]:
 def _answered(request: WaitRequest, body: Mapping[str, Any], adapter: Any, frame: Frame) -> Any:
     if body.get("aborted"):
         raise KitaruStateError(f"Wait {request.name!r} of {frame.run.exec_id} was aborted by {body['by']}.")
-    value = body.get("value")
     if body["via"] == "clock":
         return None
+    value = body.get("value")
     frame.last = (f"wait:{request.wait_id}",)
     if adapter is None:
-        return value
+        return _PLAIN_TYPES[request.schema["type"]](value)
     from pydantic import ValidationError
 
     try:
-        answer = adapter.validate_python(value)
+        answer = adapter.validate_json(json.dumps(value))
     except ValidationError as error:
         raise KitaruWaitValidationError(
             f"The recorded answer of wait {request.name!r} no longer fits its schema: {error}",

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+from kitaru_nb.config import Settings
+from kitaru_nb.core.runners import Ended
 from kitaru_nb.core.runtime import Runtime
 from kitaru_nb.errors import KitaruBackendError
 
@@ -26,25 +29,38 @@ class ProcessRunner:
                 f"The output of a worker can't be written to {path}: {error}",
                 fix=f"make {folder} writable, then: kitaru executions resume {exec_id}",
             ) from error
-        settings = runtime.settings
-        environment = os.environ | {
-            "KITARU_HOME": str(settings.home),
-            "KITARU_JOURNAL": settings.journal_url,
-            "KITARU_STORE": settings.store_url,
-            "KITARU_INLINE_MAX_BYTES": str(settings.inline_max_bytes),
-            "KITARU_DURABILITY": settings.durability,
-        }
         with output:
             process = subprocess.Popen(
                 [sys.executable, "-m", "kitaru_nb.worker", exec_id],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=environment,
+                env=os.environ | environment(runtime.settings),
                 start_new_session=True,
             )
-        _children.append((exec_id, path, process))
+        _children[exec_id] = (process, path, time.time())
         return str(path)
+
+    def ended(self, exec_id: str) -> Ended | None:
+        """How the newest worker that this process started ended; None while it runs, and for those of others."""
+        if exec_id not in _children:
+            return None
+        process, output, begun_at = _children[exec_id]
+        code = process.poll()
+        return None if code is None else Ended(code, begun_at, str(output))
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """The settings as environment variables, so that another process works with the same journal and store."""
+    return {
+        "KITARU_HOME": str(settings.home),
+        "KITARU_JOURNAL": settings.journal_url,
+        "KITARU_STORE": settings.store_url,
+        "KITARU_INLINE_MAX_BYTES": str(settings.inline_max_bytes),
+        "KITARU_DURABILITY": settings.durability,
+        "KITARU_TRUST_PICKLE": str(settings.trust_pickle).lower(),
+        "KITARU_LEASE_SECONDS": str(settings.lease_seconds),
+    }
 
 
 def ended_worker(exec_id: str) -> tuple[int, Path] | None:
@@ -52,12 +68,9 @@ def ended_worker(exec_id: str) -> tuple[int, Path] | None:
 
     None while it runs, or when this process started none.
     """
-    for worked_on, output, process in reversed(_children):
-        if worked_on == exec_id:
-            code = process.poll()
-            return None if code is None else (code, output)
-    return None
+    ended = ProcessRunner().ended(exec_id)
+    return None if ended is None else (ended.code, Path(ended.output))
 
 
 #: Kept so that finished workers are reaped and none is warned about while it still runs.
-_children: list[tuple[str, Path, subprocess.Popen[bytes]]] = []
+_children: dict[str, tuple[subprocess.Popen[bytes], Path, float]] = {}

@@ -14,12 +14,14 @@ import typer
 
 from kitaru_nb import __version__
 from kitaru_nb.surfaces.commands import actions, artifacts, executions, run, setup
+from kitaru_nb.surfaces.console import QuickGroup
 
 __all__ = ["actions", "app", "main"]
 
 # Help is plain text: rich would take longer to load than everything else that --help does.
 app = typer.Typer(
     name="kitaru",
+    cls=QuickGroup,
     help="Durable executions for agents that live in notebooks.",
     no_args_is_help=True,
     rich_markup_mode=None,

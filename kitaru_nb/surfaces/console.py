@@ -20,6 +20,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from kitaru_nb.errors import KitaruError
 from kitaru_nb.model import ExecutionStatus, to_json
@@ -32,6 +33,8 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_WAITING = 75  # EX_TEMPFAIL of sysexits.h: try again later
 EXIT_INTERRUPTED = 130
+
+_JSON = (str, int, float, dict, list)
 
 #: A flexible column is never cut below this many columns of the terminal.
 NARROWEST = 8
@@ -62,6 +65,45 @@ class Answer:
     code: int = 0
 
 
+class QuickCommand(TyperCommand):
+    """A command that coerces only the parameters that need it."""
+
+    def get_params(self, ctx: Any) -> Any:
+        """The parameters, ``--help`` included."""
+        return _quick(super().get_params(ctx))
+
+
+class QuickGroup(TyperGroup):
+    """A group that coerces only the parameters that need it."""
+
+    def get_params(self, ctx: Any) -> Any:
+        """The parameters, ``--help`` included."""
+        return _quick(super().get_params(ctx))
+
+
+def _quick(parameters: list[Any]) -> list[Any]:
+    # Recent typers coerce every parameter by pydantic, a missing one and a plain text too, and pydantic takes longer to
+    # load than a list to print.
+    for parameter in parameters:
+        if not parameter.multiple and parameter.nargs == 1 and "process_value" not in vars(parameter):
+            parameter.process_value = _unless_plain(parameter)
+    return parameters
+
+
+def _unless_plain(parameter: Any) -> Callable[[Any, Any], Any]:
+    coerce = parameter.process_value
+    descriptor = getattr(parameter, "type_descriptor", None)
+    takes_text = descriptor is not None and descriptor.annotation is str
+
+    def process_value(context: Any, value: Any) -> Any:
+        missing = not parameter.required and (value is None or value is parameter.default)
+        if not missing and not (takes_text and isinstance(value, str)):
+            return coerce(context, value)
+        return value if parameter.callback is None else parameter.callback(context, parameter, value)
+
+    return process_value
+
+
 def command(app: typer.Typer, name: str, *, takes_path: bool = False) -> Callable[[Callable[..., Answer]], Any]:
     """Register a function as the command ``GROUP.NAME``: adds ``--json``, prints the answer, reports errors.
 
@@ -83,7 +125,7 @@ def command(app: typer.Typer, name: str, *, takes_path: bool = False) -> Callabl
             extra.append(inspect.Parameter("output_format", keyword, default=Format.TEXT, annotation=OutputFormat))
         parameters = [p.replace(kind=keyword) for p in signature.parameters.values()]
         call.__signature__ = signature.replace(parameters=[*parameters, *extra])  # type: ignore[attr-defined]
-        app.command(name.rpartition(".")[2])(call)
+        app.command(name.rpartition(".")[2], cls=QuickCommand)(call)
         return function
 
     return register
@@ -122,11 +164,14 @@ def exit_code(status: ExecutionStatus) -> int:
 
 
 def record(value: Any) -> Any:
-    """A value of the model as JSON values, without the client that it came from."""
-    data = to_json(value)
-    if isinstance(data, dict):
-        data.pop("client", None)
-    return data
+    """A value of the model as JSON values, without the clients that it and its parts came from."""
+    return _json_only(to_json(value))
+
+
+def _json_only(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _json_only(part) for name, part in value.items() if part is None or isinstance(part, _JSON)}
+    return [_json_only(part) for part in value] if isinstance(value, list) else value
 
 
 def print_json(name: str, answer: Answer) -> None:

@@ -49,8 +49,9 @@ def execution_blocks(execution: Execution, *, now: datetime, limit: int) -> list
     ]
     if execution.checkpoints:
         blocks += [line(), *checkpoint_blocks(execution.checkpoints, limit=limit)]
-    for wait in execution.waits:
-        blocks += [line(), *wait_blocks(wait, now)]
+    for index, wait in enumerate(execution.waits):
+        apart = wait.status == "pending" or index == 0
+        blocks += [*([line()] if apart else []), *wait_blocks(wait, now)]
     if execution.failure is not None:
         blocks += [line(), failure_panel(execution.failure)]
     return blocks + next_step(execution)

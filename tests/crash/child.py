@@ -16,6 +16,7 @@ import kitaru_nb.journal.sqlite
 from kitaru_nb.config import load_settings
 from kitaru_nb.core.runtime import Runtime
 from kitaru_nb.errors import KitaruError
+from kitaru_nb.model import ExecutionStatus
 from kitaru_nb.testing.faults import Died, Fate, FaultyJournal
 from kitaru_nb.worker import exit_code, work
 
@@ -43,7 +44,10 @@ def main() -> int:
         journal.fate = Kill(order["at"], order["when"], order["only"])
         runtime = Runtime(runtime.settings, journal=journal)
     try:
-        return exit_code(work(runtime, order["exec_id"]).status)
+        outcome = work(runtime, order["exec_id"])
+        if outcome.status is ExecutionStatus.FAILED:
+            print(f"{type(outcome.error).__name__}: {outcome.error}", file=sys.stderr)
+        return exit_code(outcome.status)
     except KitaruError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1

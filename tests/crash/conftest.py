@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from crash.workshop import Workshop
 
 
@@ -18,12 +19,14 @@ def bytecode(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def workshops(tmp_path: Path, bytecode: Path) -> Iterator[Callable[..., Workshop]]:
-    """Makes workshops; their journals are closed in the end."""
+    """Makes workshops, in a home that is named or fresh; their journals are closed in the end."""
     numbers = itertools.count()
     made: list[Workshop] = []
 
-    def make(**environment: str) -> Workshop:
-        made.append(Workshop(tmp_path / f"home-{next(numbers)}", bytecode, **environment))
+    def make(home: Path | None = None, **environment: str) -> Workshop:
+        folder = tmp_path / f"workshop-{next(numbers)}"
+        folder.mkdir()
+        made.append(Workshop(home or folder / "home", folder / "ran", bytecode, **environment))
         return made[-1]
 
     yield make

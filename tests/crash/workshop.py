@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -12,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from crash.evidence import Recorded, Witness
-
 from kitaru_nb.config import Settings
 from kitaru_nb.core.create import create_execution
 from kitaru_nb.core.flow import Flow
@@ -48,13 +48,10 @@ class Child:
         self.process.stdin.write(json.dumps({"exec_id": exec_id, **fate}) + "\n")
         self.process.stdin.flush()
 
-    def ended_within(self, seconds: float) -> bool:
-        """Whether it ends by itself before ``seconds`` are over."""
-        try:
+    def live_for(self, seconds: float) -> None:
+        """Wait until it ends by itself, or ``seconds`` are over."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            return False
-        return True
 
     def kill(self) -> int:
         """SIGKILL, if it still lives; its exit code."""
@@ -63,30 +60,22 @@ class Child:
 
     def end(self) -> int:
         """Wait for its end; its exit code. What it said on stderr is in ``errors``."""
-        # Not communicate(): grandchildren and FIFOs are no concern of ours, the process's own end is.
-        self.process.wait(SECONDS)
-        streams = (self.process.stdin, self.process.stdout, self.process.stderr)
-        assert self.process.stderr is not None
-        self.errors = self.errors or self.process.stderr.read()
-        for stream in streams:
-            assert stream is not None
-            stream.close()
+        self.errors = self.process.communicate(timeout=SECONDS)[1]
         return self.process.returncode
 
 
 class Workshop:
     """A home with its journal, and processes that work on it."""
 
-    def __init__(self, home: Path, bytecode: Path, **environment: str) -> None:
-        home.mkdir(parents=True, exist_ok=True)
+    def __init__(self, home: Path, side_file: Path, bytecode: Path, **environment: str) -> None:
         self.home = home
-        self.side_file = home.with_name(f"{home.name}-ran")
-        self.witness = Witness(self.side_file)
+        self.side_file = side_file
+        self.witness = Witness(side_file)
         self.runtime = Runtime(Settings(home))
         self.environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith(("KITARU_", "CRASH_"))},
             "KITARU_HOME": str(home),
-            "CRASH_RAN": str(self.side_file),
+            "CRASH_RAN": str(side_file),
             "PYTHONPATH": os.pathsep.join([str(TESTS), str(REPO)]),
             "PYTHONPYCACHEPREFIX": str(bytecode),
             **environment,

@@ -13,13 +13,15 @@ import typer
 from kitaru_nb.errors import KitaruUsageError
 from kitaru_nb.model import Artifact
 from kitaru_nb.surfaces.commands.executions import ExecutionId
-from kitaru_nb.surfaces.console import Answer, command, is_machine, record
+from kitaru_nb.surfaces.console import Answer, QuickGroup, command, is_machine, record
 from kitaru_nb.surfaces.render import line, size
 
 if TYPE_CHECKING:
     from kitaru_nb.client import KitaruClient
 
-app = typer.Typer(name="artifacts", help="List and read recorded values.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    cls=QuickGroup, name="artifacts", help="List and read recorded values.", no_args_is_help=True, rich_markup_mode=None
+)
 
 #: Up to this size a text is printed whole.
 _WHOLE = 64 * 1024

@@ -6,6 +6,7 @@ Commands import the engine when they run, so ``kitaru --help`` and ``kitaru exec
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import fields
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,13 +15,14 @@ import typer
 from kitaru_nb.config import load_settings
 from kitaru_nb.journal.open import open_journal
 from kitaru_nb.model import Execution, ExecutionStatus, LogEntry, to_json, utc
-from kitaru_nb.surfaces.console import Answer, command, is_machine, print_json_line, record, show
+from kitaru_nb.surfaces.console import Answer, QuickGroup, command, is_machine, print_json_line, record, show
 from kitaru_nb.surfaces.render import Block, executions_blocks, line, utc_now
 
 if TYPE_CHECKING:
     from kitaru_nb.client import KitaruClient
 
 app = typer.Typer(
+    cls=QuickGroup,
     name="executions",
     help="List, read, answer, replay and end executions.",
     no_args_is_help=True,
@@ -44,8 +46,8 @@ def list_(
     # The journal's index is all that a list needs. The engine that a client brings along takes longer to import than
     # the list takes to read.
     settings = load_settings()
-    journal = open_journal(settings.journal_url, durability=settings.durability)
-    rows = journal.executions(flow=flow, status=status, before=before, limit=limit)
+    with closing(open_journal(settings.journal_url, durability=settings.durability)) as journal:
+        rows = journal.executions(flow=flow, status=status, before=before, limit=limit)
     items = [{name: to_json(getattr(row, name)) for name in _ROW_FIELDS} for row in rows]
     asked = " that fit" if flow or status or before else ""
     hint = f"No executions{asked} in {settings.home}. Start one: kitaru run notebook.ipynb, or my_flow.run() in Python."

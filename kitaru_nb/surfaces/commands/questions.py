@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from kitaru_nb.client import KitaruClient
 
 _DEEPEST = 8
+_PYTHON: Mapping[str, tuple[type, ...]] = {
+    "integer": (int,),
+    "number": (int, float),
+    "array": (list,),
+    "object": (dict,),
+}
 
 
 def can_ask() -> bool:
@@ -73,7 +79,7 @@ def ask(label: str, schema: Mapping[str, Any], root: Mapping[str, Any], *, depth
         return _ask_fields(schema, root, depth)
     if kind == "string":
         return str(typer.prompt(label, default="", show_default=False))
-    return _ask_json(f"{label} ({escaped(describe_schema(schema))})")
+    return _ask_json(f"{label} ({escaped(describe_schema(schema))})", _PYTHON.get(str(kind)))
 
 
 def _ask_fields(schema: Mapping[str, Any], root: Mapping[str, Any], depth: int) -> dict[str, Any]:
@@ -88,12 +94,17 @@ def _ask_fields(schema: Mapping[str, Any], root: Mapping[str, Any], depth: int) 
     return values
 
 
-def _ask_json(label: str) -> Any:
-    text = str(typer.prompt(label))
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
+def _ask_json(label: str, expected: tuple[type, ...] | None) -> Any:
+    """JSON, else text; asks until it is of the expected type, if one is."""
+    while True:
+        text = str(typer.prompt(label))
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError:
+            value = text
+        if expected is None or (isinstance(value, expected) and not isinstance(value, bool)):
+            return value
+        show([line(f"{text} is no such value.", "red", indent=2)])
 
 
 def _choose(label: str, choices: Sequence[str]) -> int:

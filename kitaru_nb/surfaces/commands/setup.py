@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -22,12 +23,23 @@ app = typer.Typer(rich_markup_mode=None)
 _CONFIG = f"""\
 # Settings of this project. An environment variable KITARU_NAME (in capitals) comes before the setting NAME here.
 
-# journal = "sqlite:///absolute/path/journal.db"   # default: journal.db beside this file
-# store = "/absolute/path/artifacts"               # or s3://bucket/folder …; default: artifacts beside this file
-# inline_max_bytes = {DEFAULT_INLINE_MAX_BYTES}                       # values up to this size travel inside the journal
-# durability = "power"                             # "process" is faster, and survives the death of processes only
-# trust_pickle = true                              # whether pickled values may be loaded
-# lease_seconds = 30                               # how long a silent worker on another host keeps its execution
+# Default: journal.db beside this file.
+# journal = "sqlite:///absolute/path/journal.db"
+
+# Where values go: a folder or a URL such as s3://bucket/folder. Default: the folder artifacts beside this file.
+# store = "/absolute/path/artifacts"
+
+# Values up to this many bytes travel inside the journal.
+# inline_max_bytes = {DEFAULT_INLINE_MAX_BYTES}
+
+# What a completed checkpoint survives: "power" loss, or only the death of the "process", which is faster.
+# durability = "power"
+
+# Whether pickled values may be loaded.
+# trust_pickle = true
+
+# How long a silent worker on another host keeps its execution.
+# lease_seconds = 30
 """
 _IGNORE = (
     "# Executions and their values stay out of version control; the settings don't.\n*\n!.gitignore\n!config.toml\n"
@@ -70,9 +82,9 @@ def init(path: Annotated[Path, typer.Argument(metavar="PATH", help="The project'
 def status() -> Answer:
     """Show what runs and what waits."""
     settings = load_settings()
-    journal = open_journal(settings.journal_url, durability=settings.durability)
-    counts = {s: len(journal.executions(status=s, limit=_COUNTED)) for s in ExecutionStatus}
-    waits = journal.waits(limit=10)
+    with closing(open_journal(settings.journal_url, durability=settings.durability)) as journal:
+        counts = {s: len(journal.executions(status=s, limit=_COUNTED)) for s in ExecutionStatus}
+        waits = journal.waits(limit=10)
     item = {
         "home": str(settings.home),
         "journal": settings.journal_url,

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import inspect
-import sys
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
-from kitaru_nb.cells.analysis import defined_names, definitions
+from IPython.core.displayhook import DisplayHook
+
 from kitaru_nb.cells.keys import CellKey
 from kitaru_nb.cells.source import Cell
 from kitaru_nb.core.context import Frame, current
@@ -18,60 +20,111 @@ from kitaru_nb.core.engine import Call
 from kitaru_nb.core.run import Run, recorded_failure
 from kitaru_nb.errors import KitaruSerializationError
 from kitaru_nb.model import Artifact, Event
-from kitaru_nb.surfaces.notebook.namespace import Before, Tripwire, compare, is_code, visible
+from kitaru_nb.surfaces.notebook.namespace import Before, Changes, compare, visible
+from kitaru_nb.surfaces.notebook.recording import Recorder, show_again
+from kitaru_nb.surfaces.notebook.restoring import recreated_names, restore_cell
+from kitaru_nb.surfaces.notebook.time_limit import time_limit, too_long
 from kitaru_nb.surfaces.notebook.transformer import transform_body
 
 DISPLAY = "display"
+
+#: A statement, compiled, and whether its value is shown.
+Step = tuple[types.CodeType, bool]
+
+
+def compile_body(shell: Any, body: str) -> list[Step]:
+    """The statements of a cell's body, compiled as IPython compiles a plain cell: line N is the cell's line N.
+
+    Raises:
+        SyntaxError: as a plain cell would.
+    """
+    code = transform_body(shell, body)
+    name = shell.compile.cache(code, shell.execution_count, raw_code=body)
+    tree = shell.transform_ast(shell.compile.ast_parse(code, filename=name))
+    flags = shell.compile.flags | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    shown = tree.body and isinstance(tree.body[-1], ast.Expr)
+    shown = shown and not DisplayHook.semicolon_at_end_of_expression(code)  # type: ignore[no-untyped-call]
+    steps = []
+    for node in tree.body:
+        if shown and node is tree.body[-1]:
+            steps.append((compile(ast.Expression(node.value), name, "eval", flags=flags), True))
+        else:
+            steps.append((compile(ast.Module([node], []), name, "exec", flags=flags), False))
+    return steps
 
 
 class CellWork:
     """One run of a checkpoint cell in the user's namespace.
 
     Attributes:
-        shell: the IPython shell.
+        marks: for each input what tells whether it changed in place, from `mark`.
         reused: set when the outcome came from the journal, with the event that had it.
-        partial: variables that could not be persisted.
+        names: variables that the cell set, or that were brought back.
+        partial: variables that could not be persisted, as rows ``name type why do``.
     """
 
-    def __init__(self, shell: Any, cell: Cell, key: CellKey, tokens: Mapping[str, str | None]) -> None:
+    def __init__(
+        self,
+        shell: Any,
+        cell: Cell,
+        steps: Sequence[Step],
+        key: CellKey,
+        marks: Mapping[str, str | None],
+        mark: Callable[[Any], str | None],
+    ) -> None:
         self.shell = shell
         self.cell = cell
+        self.steps = steps
         self.key = key
-        self.tokens = tokens
+        self.marks = marks
+        self.mark = mark
         self.reused: Event | None = None
         self.names: list[str] = []
         self.partial: list[dict[str, str]] = []
-        self.displayed: list[dict[str, Any]] = []
-        self.error_traceback: types.TracebackType | None = None
-        self._before = Before({}, {})
+        self.recorder = Recorder(shell)
+        self._before: Before | None = None
+        self._recreated: frozenset[str] = frozenset()
 
     # running
 
     def invoke(self, call: Call, attempt: int) -> Any:
         """Run the body in this thread."""
-        with self._around(call, attempt):
-            for code, shows in self._compiled():
+        with self._around(call, attempt), time_limit(call.name, self.cell.options.timeout):
+            for code, shows in self.steps:
                 value = eval(code, self.shell.user_global_ns, self.shell.user_ns)
-                self._show(value, shows)
+                if shows:
+                    self.recorder.show_result(value)
 
     async def invoke_async(self, call: Call, attempt: int) -> Any:
-        """Run the body in this task."""
+        """Run the body in this task. A timeout takes effect where the body awaits."""
+        seconds = self.cell.options.timeout
         with self._around(call, attempt):
-            for code, shows in self._compiled():
-                value = eval(code, self.shell.user_global_ns, self.shell.user_ns)
-                if code.co_flags & inspect.CO_COROUTINE:
-                    value = await value
-                self._show(value, shows)
+            try:
+                async with asyncio.timeout(seconds) as limit:
+                    await self._steps_async()
+            except TimeoutError:
+                if seconds is not None and limit.expired():
+                    raise too_long(call.name, seconds) from None
+                raise
+
+    async def _steps_async(self) -> None:
+        for code, shows in self.steps:
+            value = eval(code, self.shell.user_global_ns, self.shell.user_ns)
+            if code.co_flags & inspect.CO_COROUTINE:
+                value = await value
+            if shows:
+                self.recorder.show_result(value)
 
     @contextmanager
     def _around(self, call: Call, attempt: int) -> Iterator[None]:
         frame = Frame(call.frame.run, call.call_id, call.scope, call.name, strict=False, attempt=attempt)
         call.inside = frame
-        self._before = Before(self._visible(), self.tokens)
-        self.displayed = []
+        if self._before is None:  # what a failed attempt left behind is an output of the next one
+            self._before = Before(self._visible(), self.marks)
+        self.recorder = Recorder(self.shell)
         token = current.set(frame)
         try:
-            with self._recording():
+            with self.recorder.recording():
                 yield
         finally:
             current.reset(token)
@@ -79,69 +132,29 @@ class CellWork:
     def _visible(self) -> dict[str, Any]:
         return visible(self.shell.user_ns, self.shell.user_ns_hidden)
 
-    def _compiled(self) -> Iterator[tuple[types.CodeType, bool]]:
-        """(code, whether its value is displayed) of each statement, compiled under the cell's own file name."""
-        body = transform_body(self.shell, self.cell.body)
-        name = self.shell.compile.cache(body, self.shell.execution_count, raw_code=self.cell.body)
-        # The body's line 1 is the cell's line 1, so that tracebacks point into the cell as it is seen.
-        tree = self.shell.transform_ast(self.shell.compile.ast_parse(body, filename=name))
-        flags = self.shell.compile.flags | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
-        quiet = body.rstrip().endswith(";")
-        for number, node in enumerate(tree.body):
-            last = number == len(tree.body) - 1
-            if last and isinstance(node, ast.Expr) and not quiet:
-                yield compile(ast.Expression(node.value), name, "eval", flags=flags), True
-            else:
-                yield compile(ast.Module([node], []), name, "exec", flags=flags), False
-
-    def _show(self, value: Any, shows: bool) -> None:
-        if not shows or value is None:
-            return
-        data, metadata = self.shell.display_formatter.format(value)
-        if data:
-            self.displayed.append({"output_type": "execute_result", "data": data, "metadata": metadata})
-        sys.displayhook(value)
-
-    @contextmanager
-    def _recording(self) -> Iterator[None]:
-        """Record what the body displays, and what it writes to its streams, while it is shown as ever."""
-        publisher = self.shell.display_pub
-        publish = publisher.publish
-
-        def recording(data: Any, metadata: Any = None, **options: Any) -> Any:
-            if not options.get("update"):
-                self.displayed.append({"output_type": "display_data", "data": dict(data), "metadata": metadata or {}})
-            return publish(data, metadata, **options)
-
-        streams = {name: StreamRecorder(getattr(sys, name), name, self.displayed) for name in ("stdout", "stderr")}
-        originals = {name: getattr(sys, name) for name in streams}
-        publisher.publish = recording
-        for name, stream in streams.items():
-            setattr(sys, name, stream)
-        try:
-            yield
-            if (inline := sys.modules.get("matplotlib_inline.backend_inline")) is not None:
-                inline.flush_figures()  # at the end of the body rather than of the cell, so that they are recorded
-        finally:
-            for name, stream in originals.items():
-                setattr(sys, name, stream)
-            publisher.publish = publish
-
     # persisting
 
     def outputs(self, run: Run, call: Call, value: Any) -> tuple[list[Artifact], Mapping[str, Any]]:
         """Variables that the cell set or changed, and what it displayed."""
+        assert self._before is not None
         after = self._visible()
-        changes = compare(self._before, after, run.store.token, self.cell.options.outputs)
-        artifacts = []
-        self.partial = []
-        for names in changes.groups:
-            if not all(is_code(after[n]) for n in names) or self._needs_storing(names, after):
-                artifacts += self._write(run, call, names, after)
-        self.names = [n for a in artifacts for n in a.names]
-        if self.displayed:
-            artifacts.append(self._artifact(run, call, DISPLAY, (), storable(self.displayed), kind="blob"))
-        cell = {"key": self.key.parts, "deleted": list(changes.deleted), "source": self.cell.body}
+        changes = compare(self._before, after, self.mark, self.cell.options.outputs)
+        self.partial = self._missing(after)
+        modules, groups = self._recipes(changes, after)
+        artifacts = [a for names in groups for a in self._write(run, call, names, changes, after)]
+        stored = [n for a in artifacts for n in a.names if n in changes.changed]
+        self.names = [*stored, *changes.aliases]
+        shown = self.recorder.storable()
+        if shown:
+            artifacts.append(self._display(run, call, shown))
+        cell = {
+            "key": self.key.parts,
+            "deleted": list(changes.deleted),
+            "source": self.cell.body,
+            "aliases": changes.aliases,
+            "modules": modules,
+            "after": {n: run.store.token(after[n]) for g in groups if len(g) > 1 for n in g},
+        }
         body: dict[str, Any] = {"cell": cell, "scope": call.scope}
         if call.inside is not None and call.inside.metadata:
             body["metadata"] = call.inside.metadata
@@ -149,12 +162,27 @@ class CellWork:
             body["partial"] = self.partial
         return artifacts, body
 
-    def _needs_storing(self, names: Sequence[str], after: Mapping[str, Any]) -> bool:
-        """Code that running the cell's definitions again would not bring back, such as a closure from a call."""
-        defined = set(defined_names(definitions(self.cell.body)))
-        return any(is_code(after[n]) and n not in defined and not isinstance(after[n], types.ModuleType) for n in names)
+    def _recipes(self, changes: Changes, after: Mapping[str, Any]) -> tuple[dict[str, str], list[tuple[str, ...]]]:
+        """({name: module to import}, groups to store): without what running the cell's definitions brings back."""
+        self._recreated = recreated = recreated_names(self.cell.body)
+        others = sorted(changes.changed - recreated)
+        modules = {n: after[n].__name__ for n in others if isinstance(after[n], types.ModuleType)}
+        groups = [g for g in changes.groups if not all(n in recreated or n in modules for n in g)]
+        return modules, groups
 
-    def _write(self, run: Run, call: Call, names: Sequence[str], after: Mapping[str, Any]) -> list[Artifact]:
+    def _missing(self, after: Mapping[str, Any]) -> list[dict[str, str]]:
+        why = "The cell ended without this variable."
+        do = "take it out of --out, or set it on every path"
+        return [
+            {"name": n, "type": "missing", "why": why, "do": do}
+            for n in self.cell.options.outputs or ()
+            if n not in after
+        ]
+
+    def _write(
+        self, run: Run, call: Call, names: Sequence[str], changes: Changes, after: Mapping[str, Any]
+    ) -> list[Artifact]:
+        """Artifacts of one group; what can't be persisted goes to ``partial`` if the cell changed it."""
         roots = {id(after[n]) for n in names}
         try:
             if len(roots) == 1:
@@ -163,17 +191,14 @@ class CellWork:
             return [self._artifact(run, call, "+".join(names), tuple(names), together, serializer="pickle")]
         except KitaruSerializationError as error:
             if len(roots) > 1:
-                return [a for n in names for a in self._write(run, call, (n,), after)]
-            for name in names:
-                self.partial.append(
-                    {
-                        "name": name,
-                        "type": f"{type(after[name]).__module__}.{type(after[name]).__qualname__}",
-                        "why": error.message,
-                        "do": error.fix or "make it in a plain cell, or delete it at the end of the cell",
-                    }
-                )
+                changed = [n for n in names if n in changes.changed and n not in self._recreated]
+                return [a for n in changed for a in self._write(run, call, (n,), changes, after)]
+            self.partial += [_partial_row(n, after[n], error) for n in names if n in changes.changed]
             return []
+
+    def _display(self, run: Run, call: Call, shown: Sequence[Mapping[str, Any]]) -> Artifact:
+        artifact = self._artifact(run, call, DISPLAY, (), shown, kind="blob")
+        return replace(artifact, preview={"text": "1 output" if len(shown) == 1 else f"{len(shown)} outputs"})
 
     def _artifact(
         self,
@@ -204,78 +229,20 @@ class CellWork:
         self.reused = event
         self.partial = [dict(row) for row in event.body.get("partial", ())]
         restore_cell(self.shell, run, artifacts, event)
-        self.names = [n for a in artifacts for n in a.names]
+        self.names = [*(n for a in artifacts for n in a.names), *event.body["cell"].get("aliases", ())]
         for artifact in artifacts:
             if artifact.name == DISPLAY and not artifact.names:
-                replay_display(self.shell, run.store.read(artifact))
+                show_again(self.shell, run.store.read(artifact))
 
     def recorded_failure(self, event: Event) -> Exception:
         """The exception that ended the last attempt."""
         return recorded_failure(event, trusted=True)
 
 
-def restore_cell(shell: Any, run: Run, artifacts: Sequence[Artifact], event: Event) -> None:
-    """Put back into the namespace what a cell had set: code by running its definitions, data from artifacts."""
-    cell = event.body["cell"]
-    tree = definitions(cell["source"])
-    if tree.body:
-        body = transform_body(shell, cell["source"])
-        name = shell.compile.cache(body, shell.execution_count, raw_code=cell["source"])
-        exec(compile(tree, name, "exec", flags=shell.compile.flags), shell.user_global_ns, shell.user_ns)
-    for artifact in artifacts:
-        if not artifact.names:
-            continue
-        value = run.store.read(artifact)
-        if "+" in artifact.name and len(artifact.names) > 1:
-            shell.user_ns.update(value)
-        else:
-            shell.user_ns.update(dict.fromkeys(artifact.names, value))
-    for row in event.body.get("partial", ()):
-        shell.user_ns[row["name"]] = Tripwire(
-            f"{row['name']} ({row['type']}) was made by checkpoint {event.body['name']!r} and could not be persisted: "
-            f"{row['why']}. To have it: run that cell with --force, or {row['do']}."
-        )
-    for name in cell["deleted"]:
-        shell.user_ns.pop(name, None)
-
-
-def replay_display(shell: Any, displayed: Sequence[Mapping[str, Any]]) -> None:
-    """Show recorded outputs again."""
-    for output in displayed:
-        if output["output_type"] == "stream":
-            getattr(sys, output["name"]).write(output["text"])
-        else:
-            shell.display_pub.publish(output["data"], output["metadata"])
-
-
-def storable(displayed: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Outputs as they are kept: widgets are left out, since they don't outlive their kernel."""
-    kept = []
-    for output in displayed:
-        if "data" in output and "application/vnd.jupyter.widget-view+json" in output["data"]:
-            continue
-        kept.append(output)
-    return kept
-
-
-class StreamRecorder:
-    """A text stream that also keeps what is written, joined to one output as front ends show it."""
-
-    def __init__(self, stream: Any, name: str, outputs: list[dict[str, Any]]) -> None:
-        self._stream = stream
-        self._name = name
-        self._outputs = outputs
-
-    def write(self, text: str) -> Any:
-        """Write to the stream behind, and keep the text."""
-        last = self._outputs[-1] if self._outputs else None
-        if last is not None and last["output_type"] == "stream" and last["name"] == self._name:
-            last["text"] += text
-        else:
-            self._outputs.append({"output_type": "stream", "name": self._name, "text": text})
-        return self._stream.write(text)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-
+def _partial_row(name: str, value: Any, error: KitaruSerializationError) -> dict[str, str]:
+    return {
+        "name": name,
+        "type": f"{type(value).__module__}.{type(value).__qualname__}",
+        "why": error.message,
+        "do": error.fix or "make it in a plain cell",
+    }

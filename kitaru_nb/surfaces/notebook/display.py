@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from kitaru_nb.core.control import describe_schema, example
+from kitaru_nb.core.answers import describe_schema, example
 from kitaru_nb.core.engine import WaitRequest
 from kitaru_nb.model import Event
 
 if TYPE_CHECKING:
+    from kitaru_nb.core.runtime import Runtime
     from kitaru_nb.surfaces.notebook.cell_work import CellWork
 
 GREEN, BLUE, AMBER, RED, GREY = "#2e7d32", "#1565c0", "#b26a00", "#c62828", "#757575"
@@ -28,11 +29,17 @@ _CODE = (
 )
 
 
-def publish(shell: Any, plain: str, html: str, metadata: Mapping[str, Any] | None = None) -> None:
-    """Show a bundle of plain text and HTML."""
-    data = {"text/plain": plain}
+def publish(
+    shell: Any,
+    plain: str,
+    html: str,
+    metadata: Mapping[str, Any] | None = None,
+    live: Mapping[str, Any] | None = None,
+) -> None:
+    """Show a bundle of plain text and HTML; ``live`` has richer forms of it, for front ends that know them."""
+    data: dict[str, Any] = {"text/plain": plain}
     if os.environ.get("KITARU_CI") != "1":
-        data["text/html"] = html
+        data |= {"text/html": html, **(live or {})}
     shell.display_pub.publish(data, {"kitaru": dict(metadata)} if metadata else {})
 
 
@@ -106,39 +113,67 @@ def show_already_applied(shell: Any, name: str, changed: Sequence[str]) -> None:
 # waits
 
 
-def show_wait(shell: Any, exec_id: str, wait: WaitRequest) -> None:
-    """The card of a pending wait: the question, what an answer looks like, and the lines that give it."""
+def show_wait(shell: Any, exec_id: str, wait: WaitRequest, runtime: Runtime | None = None) -> None:
+    """The card of a pending wait: the question, what an answer looks like, and the lines that give it.
+
+    With ``runtime``, where widgets are live, a form stands in place of the lines.
+    """
     value = example(wait.schema)
     here = f"%kitaru input {wait.name} {value}"
     shell_line = f"kitaru executions input {exec_id} --wait {wait.name} --value {value}"
     question = wait.question or "An answer is needed to go on."
     plain = f"‖ {wait.name}: {question}\n  answer: {describe_schema(wait.schema)}\n  here:   {here}"
-    html = (
+    head = (
         f"‖ <b>Waiting: {escape(wait.name)}</b> &nbsp;{muted('nothing runs and nothing is lost meanwhile')}"
         f'<div style="white-space:pre-wrap;margin:6px 0;max-width:75ch">{escape(question)}</div>'
-        f"<div>{muted('Answer with ' + describe_schema(wait.schema) + ':')}</div>"
-        f"<div>{muted('here')} {code(here)}</div><div>{muted('anywhere')} {code(shell_line)}</div>"
+    )
+    anywhere = f"<div>{muted('anywhere')} {code(shell_line)}</div>"
+    html = (
+        f"{head}<div>{muted('Answer with ' + describe_schema(wait.schema) + ':')}</div>"
+        f"<div>{muted('here')} {code(here)}</div>{anywhere}"
         f"<div>{muted('Then run this cell again, or Run All: finished checkpoints are reused.')}</div>"
     )
+    live = None
+    if runtime is not None:
+        from kitaru_nb.surfaces.notebook.form import answer_form  # loads ipywidgets, which only a form needs
+
+        live = answer_form(runtime, exec_id, wait, card(AMBER, head), card(AMBER, anywhere))
     metadata = {"execution": exec_id, "wait": wait.wait_id, "name": wait.name, "status": "waiting"}
-    publish(shell, plain, card(AMBER, html), metadata)
+    publish(shell, plain, card(AMBER, html), metadata, live)
 
 
 # tables and notes
 
 
-def show_note(shell: Any, text: str, *, colour: str = GREY, command: str | None = None) -> None:
+def show_note(
+    shell: Any,
+    text: str,
+    *,
+    colour: str = GREY,
+    command: str | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> None:
     """One line, with a line to type if there is one."""
     tail = f" {code(command)}" if command else ""
-    publish(shell, text + (f"\n  {command}" if command else ""), card(colour, escape(text) + tail))
+    publish(shell, text + (f"\n  {command}" if command else ""), card(colour, escape(text) + tail), metadata)
 
 
 def show_table(
-    shell: Any, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, metadata: Mapping[str, Any] | None = None
+    shell: Any,
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    varying: Sequence[str] = (),
+    note: str = "",
+    metadata: Mapping[str, Any] | None = None,
 ) -> None:
-    """A titled table."""
-    html = f'<div style="{_FONT};{_TEXT}"><b>{escape(title)}</b></div>{table(columns, rows)}'
-    publish(shell, f"{title}\n{plain_table(columns, rows)}", html, metadata)
+    """A titled table. Plain text is without the columns in ``varying`` and the note: they differ from run to run."""
+    head = f"<b>{escape(title)}</b> {muted(note)}" if note else f"<b>{escape(title)}</b>"
+    html = f'<div style="{_FONT};{_TEXT}">{head}</div>{table(columns, rows)}'
+    kept = [i for i, column in enumerate(columns) if column not in varying]
+    plain = plain_table([columns[i] for i in kept], [[row[i] for i in kept] for row in rows])
+    publish(shell, f"{title}\n{plain}", html, metadata)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

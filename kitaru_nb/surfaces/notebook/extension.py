@@ -19,7 +19,7 @@ def load_ipython_extension(shell: Any) -> None:
     transform = make_transformer(tags_from(shell))
     session.transform = transform
     shell.input_transformers_cleanup.append(transform)
-    hidden = {RUN: session.run_cell, RUN_ASYNC: session.run_cell_async}
+    hidden = {RUN: session.cells.run, RUN_ASYNC: session.cells.run_async}
     shell.user_ns.update(hidden)
     shell.user_ns_hidden.update(hidden)
     shell.register_magics(KitaruMagics(shell, session))

@@ -17,7 +17,10 @@ _GLYPHS = {"completed": "✓", "reused": "↺", "failed": "✗", "running": "●
 
 def nodes_of(execution: Execution) -> dict[str, tuple[str, str, str]]:
     """Node id → (label, status, detail), in order of time: inputs, calls and waits."""
-    timed = [(c.started_at or execution.created_at, c.call_id, (c.selector, c.status, _detail(c))) for c in execution.checkpoints]
+    timed = [
+        (c.started_at or execution.created_at, c.call_id, (c.selector, c.status, _detail(c)))
+        for c in execution.checkpoints
+    ]
     for wait in execution.waits:
         answer = f"{wait.value!r}" if wait.status == "resolved" else wait.status
         timed.append((wait.created_at, f"wait:{wait.wait_id}", (wait.name, wait.status, answer)))
@@ -102,7 +105,7 @@ def _node(at: tuple[int, int], label: str, status: str, detail: str) -> str:
     name = escape(label if len(label) <= 20 else label[:19] + "…")
     shown = escape(" ".join(detail.split())[:24])
     return (
-        f'<g><title>{escape(label)}: {escape(status)}, {escape(detail[:300])}</title>'
+        f"<g><title>{escape(label)}: {escape(status)}, {escape(detail[:300])}</title>"
         f'<rect x="{x}" y="{y}" width="{WIDTH}" height="{HEIGHT}" rx="6" fill="var(--jp-layout-color1,#fff)" '
         f'stroke="{colour}" stroke-width="1.5"/>'
         f'<text x="{x + 10}" y="{y + 19}" font-size="13" fill="var(--jp-ui-font-color1,#212121)">'

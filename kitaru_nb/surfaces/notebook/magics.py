@@ -13,13 +13,13 @@ from IPython.core.magic import Magics, line_magic, magics_class, no_var_expand
 
 from kitaru_nb.cells.keys import first_difference
 from kitaru_nb.client import KitaruClient
-from kitaru_nb.core.control import find_wait, validate
+from kitaru_nb.core.control import find_wait
 from kitaru_nb.core.create import create_replay
 from kitaru_nb.core.records import load as load_value
 from kitaru_nb.core.replay import tokens_of
 from kitaru_nb.core.wait import wait as wait_for
 from kitaru_nb.errors import KitaruNotFoundError, KitaruUsageError
-from kitaru_nb.model import Event, Execution
+from kitaru_nb.model import CheckpointCall, Event, Execution, Wait
 from kitaru_nb.surfaces.notebook import display
 from kitaru_nb.surfaces.notebook.lineage_view import graph_svg, graph_text
 from kitaru_nb.surfaces.notebook.session import Session
@@ -45,6 +45,7 @@ class KitaruMagics(Magics):
 
     def __init__(self, shell: Any, session: Session) -> None:
         super().__init__(shell)
+        self.shell: Any = shell
         self.session = session
 
     @property
@@ -103,15 +104,15 @@ class KitaruMagics(Magics):
                 c.status,
                 display.seconds_text(c.duration),
                 f"{tokens_of(c):,}" if tokens_of(c) else "",
-                ", ".join(n for a in c.artifacts for n in a.names)
-                or (str(c.artifacts[0].preview.get("text", ""))[:80] if c.artifacts else ""),
+                _made(c),
             )
             for c in execution.checkpoints
         ]
-        rows += [(w.name, f"wait, {w.status}", "", "", _answer(w.value) if w.status == "resolved" else "") for w in execution.waits]
+        rows += [(w.name, f"wait, {w.status}", "", "", _answer(w)) for w in execution.waits]
         title = f"{execution.flow_name}: {execution.status}"
         columns = ("checkpoint", "status", "time", "tokens", "output")
-        display.show_table(self.shell, title, columns, rows, metadata={"execution": execution.exec_id})
+        metadata = {"execution": execution.exec_id}
+        display.show_table(self.shell, title, columns, rows, varying=("time", "tokens"), metadata=metadata)
 
     def do_resume(self, words: list[str]) -> None:
         """What the notebook waits for, or that it may go on."""
@@ -142,8 +143,7 @@ class KitaruMagics(Magics):
         name, text = words[0], " ".join(words[1:])
         exec_id = self._execution([]).exec_id
         wait = find_wait(self.session.runtime, exec_id, name)
-        value = parse_value(text)
-        validate(wait, value)
+        value = text if wait.schema.get("type") == "string" else parse_value(text)
         self.client.executions.input(exec_id, wait=wait.wait_id, value=value, via="notebook")
         display.show_note(
             self.shell,
@@ -170,13 +170,14 @@ class KitaruMagics(Magics):
         rows += [(n, "reused") for n in plan.reused]
         saved = f"{display.seconds_text(plan.seconds_saved)} saved"
         saved += f", {plan.tokens_saved:,} tokens not paid again" if plan.tokens_saved else ""
-        display.show_table(self.shell, f"Replay: {saved}", ("checkpoint", "what happens"), rows)
+        display.show_table(self.shell, "Replay", ("checkpoint", "what happens"), rows, note=saved)
         if dry:
             return
-        self.session.leave("execution.paused", {"reason": "a replay began"})
+        self.session.end("%kitaru replay")
         replayed = create_replay(self.session.runtime, exec_id, from_=words, overrides=overrides)
-        self.session.switch(replayed.exec_id)
-        display.show_note(self.shell, "The notebook is on the replay now: Run All carries it out.", colour=display.GREEN)
+        self.session.adopt(replayed.exec_id)
+        text = "The notebook is on the replay now: Run All carries it out."
+        display.show_note(self.shell, text, colour=display.GREEN, metadata={"execution": replayed.exec_id})
 
     def do_diff(self, words: list[str]) -> None:
         """Two executions."""
@@ -187,7 +188,9 @@ class KitaruMagics(Magics):
         rows = [(c.selector, c.change.replace("_", " "), c.why, c.left or "", c.right or "") for c in found.calls]
         rows += [(name, "same" if a == b else "answer", "", a, b) for name, a, b in found.waits]
         columns = ("checkpoint", "change", "why", "left", "right")
-        display.show_table(self.shell, f"{len(found.differing)} of {len(found.calls)} checkpoints differ", columns, rows)
+        display.show_table(
+            self.shell, f"{len(found.differing)} of {len(found.calls)} checkpoints differ", columns, rows
+        )
 
     def do_lineage(self, words: list[str]) -> None:
         """The graph."""
@@ -204,32 +207,44 @@ class KitaruMagics(Magics):
         if len(words) != 1:
             raise KitaruUsageError("%kitaru why takes the name of a checkpoint.", fix="%kitaru why draft")
         name = words[0]
-        run = self.session.ensure_run()
-        events = [e for e in run.engine.completed.values() if e.body["name"] == name and "cell" in e.body]
+        exec_id = self._execution([]).exec_id
+        completed = self._completed(exec_id)
+        events = [e for e in completed if e.body["name"] == name]
         if not events:
-            there = ", ".join(dict.fromkeys(e.body["name"] for e in run.engine.completed.values() if "cell" in e.body))
+            there = ", ".join(dict.fromkeys(e.body["name"] for e in completed)) or "none"
             raise KitaruNotFoundError(
-                f"This notebook has no finished checkpoint {name!r}. Finished: {there or 'none'}.", fix="%kitaru status"
+                f"This notebook has no finished checkpoint {name!r}. Finished: {there}.", fix="%kitaru status"
             )
         display.show_note(self.shell, self._reason(name, events), colour=display.BLUE)
 
+    def _completed(self, exec_id: str) -> list[Event]:
+        history = self.session.runtime.journal.history(exec_id)
+        return [e for e in history if e.kind == "checkpoint.completed" and "cell" in e.body]
+
     def _reason(self, name: str, events: list[Event]) -> str:
-        shown = self.session.last_used.get(name)
         latest = events[-1]
-        reused = latest.body.get("reused")
-        if shown is not None and shown[1]:
+        if self.session.cells.last_used.get(name):
             return f"{name} was reused: its code and inputs are those of the recorded run."
-        if reused:
-            return f"{name} was taken from {reused['exec_id']}: its code and inputs are equal."
-        if len(events) == 1:
+        if latest.body.get("reused"):
+            return f"{name} was taken from another execution: its code and inputs are equal."
+        earlier = events[:-1] or self._originals(latest.exec_id, name)
+        if not earlier:
             return f"{name} ran because nothing was recorded for it in this execution."
-        difference = first_difference(events[-2].body["cell"]["key"], latest.body["cell"]["key"])
-        return f"{name} ran because {difference or 'it was forced to'}."
+        difference = first_difference(earlier[-1].body["cell"]["key"], latest.body["cell"]["key"])
+        asked = "it was forced to" if events[:-1] else "the replay asked for it, or for something that it reads"
+        return f"{name} ran because {difference or asked}."
+
+    def _originals(self, exec_id: str, name: str) -> list[Event]:
+        """What the execution that this one replays recorded under the name."""
+        original = self.session.runtime.journal.execution(exec_id).original_exec_id
+        return [] if original is None else [e for e in self._completed(original) if e.body["name"] == name]
 
     def do_load(self, words: list[str]) -> Any:
         """A value of another execution; the magic returns it."""
         if len(words) != 2:
-            raise KitaruUsageError("%kitaru load takes an execution and a name.", fix="notes = %kitaru load latest notes")
+            raise KitaruUsageError(
+                "%kitaru load takes an execution and a name.", fix="notes = %kitaru load latest notes"
+            )
         return load_value(self.client.executions.resolve(words[0]), words[1], runtime=self.session.runtime)
 
     def do_logs(self, words: list[str]) -> None:
@@ -242,18 +257,14 @@ class KitaruMagics(Magics):
     def do_new(self, words: list[str]) -> None:
         """A fresh execution."""
         exec_id = self.session.new()
-        self.session.makers.clear()
-        display.publish(
-            self.shell,
-            "A fresh execution has begun: checkpoints run again.",
-            display.card(display.GREEN, f"A fresh execution has begun: checkpoints run again. {display.muted(exec_id)}"),
-            {"execution": exec_id},
-        )
+        self.session.provenance.makers.clear()
+        text = "A fresh execution has begun: checkpoints run again."
+        display.show_note(self.shell, text, colour=display.GREEN, metadata={"execution": exec_id})
 
     def _execution(self, words: list[str]) -> Execution:
         if words:
             return self.client.executions.get(self.client.executions.resolve(words[0]))
-        exec_id = self.session.exec_id or self.session.runtime.journal.reference(self.session.identity)
+        exec_id = self.session.current()
         if exec_id is None:
             raise KitaruNotFoundError(
                 "This notebook has no execution yet; the first checkpoint cell begins one.",
@@ -297,7 +308,11 @@ def parse_value(text: str) -> Any:
         return text
 
 
-def _answer(value: Any) -> str:
-    return json.dumps(value)
+def _answer(wait: Wait) -> str:
+    return json.dumps(wait.value) if wait.status == "resolved" else ""
 
 
+def _made(call: CheckpointCall) -> str:
+    """What a call made: its variables, else a look at its value."""
+    names = ", ".join(n for a in call.artifacts for n in a.names)
+    return names or (str(call.artifacts[0].preview.get("text", ""))[:80] if call.artifacts else "")

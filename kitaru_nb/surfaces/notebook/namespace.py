@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import pickle
 import types
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -10,28 +12,38 @@ from typing import Any
 
 #: How many objects are looked at below one variable to find what it shares with others.
 MAX_REACH = 20_000
+#: Values without a token whose pickle is longer than this aren't watched for changes in place.
+MAX_PICKLE = 64 << 20
+
 _CONTAINERS = (list, dict, set, deque)
+_ATOMS = (str, bytes, bool, int, float, complex, range, type(None))
+_CODE = (types.ModuleType, type, types.FunctionType, types.BuiltinFunctionType)
+_SHELL_NAMES = frozenset({"In", "Out", "get_ipython", "exit", "quit", "open"})
 
 
 @dataclass(frozen=True, slots=True)
 class Before:
-    """The namespace before a cell ran: the objects themselves (so that no id is used twice) and tokens of inputs."""
+    """The namespace before a cell ran: the objects themselves, so that no id is used twice, and marks of inputs."""
 
     values: Mapping[str, Any]
-    tokens: Mapping[str, str | None]
+    marks: Mapping[str, str | None]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Changes:
     """What a cell did.
 
     Attributes:
-        groups: variables that are new, rebound or changed in place, with their aliases; names of one group share
-            objects and must be stored together.
+        groups: names of one group share objects, so their values are stored together. A group may hold names that the
+            cell didn't touch.
+        changed: names that are new, rebound or changed in place.
+        aliases: new name → the untouched input that it now also names.
         deleted: names that are gone.
     """
 
-    groups: list[tuple[str, ...]] = field(default_factory=list)
+    groups: tuple[tuple[str, ...], ...] = ()
+    changed: frozenset[str] = frozenset()
+    aliases: Mapping[str, str] = field(default_factory=dict)
     deleted: tuple[str, ...] = ()
 
 
@@ -41,38 +53,47 @@ def visible(namespace: Mapping[str, Any], hidden: Iterable[str]) -> dict[str, An
     return {n: v for n, v in namespace.items() if not n.startswith("_") and n not in own and n not in _SHELL_NAMES}
 
 
-_SHELL_NAMES = frozenset({"In", "Out", "get_ipython", "exit", "quit", "open"})
-
-
 def compare(
-    before: Before, after: Mapping[str, Any], token: Callable[[Any], str | None], only: Iterable[str] | None = None
+    before: Before, after: Mapping[str, Any], mark: Callable[[Any], str | None], only: Iterable[str] | None = None
 ) -> Changes:
     """Compare the namespace with what it was.
 
     Args:
-        token: identity of a value by content, to find inputs that were changed in place.
+        mark: tells whether a value changed in place; None where that can't be told.
         only: names that are of interest (``--out``), or None for all.
     """
-    changed = {n for n, v in after.items() if n not in before.values or before.values[n] is not v}
-    for name, old in before.tokens.items():
-        if name in after and name not in changed and old is not None and token(after[name]) != old:
-            changed.add(name)
+    rebound = {n for n, v in after.items() if n not in before.values or before.values[n] is not v}
+    untouched: dict[int, str] = {}
+    in_place = set()
+    for name, old in sorted(before.marks.items()):
+        if name not in after or name in rebound:
+            continue
+        if old is not None and mark(after[name]) != old:
+            in_place.add(name)
+        elif may_be_shared(after[name]):
+            untouched.setdefault(id(after[name]), name)
+    aliases = {n: untouched[id(after[n])] for n in rebound if id(after[n]) in untouched}
+    changed = (rebound - set(aliases)) | in_place
     ids = {id(after[n]) for n in changed if may_be_shared(after[n])}
     changed |= {n for n, v in after.items() if id(v) in ids}
-    deleted = tuple(sorted(set(before.values) - set(after)))
-    if only is not None:
-        wanted = set(only)
-        changed &= wanted
-        deleted = tuple(n for n in deleted if n in wanted)
-    return Changes(group(changed, after), deleted)
+    deleted = set(before.values) - set(after)
+    wanted = set(after) | deleted if only is None else set(only)
+    changed &= wanted
+    groups = (tuple(n for n in names if n in wanted) for names in group(changed, after))
+    return Changes(
+        tuple(g for g in groups if g),
+        frozenset(changed),
+        {n: m for n, m in sorted(aliases.items()) if n in wanted},
+        tuple(sorted(deleted & wanted)),
+    )
 
 
-def group(changed: set[str], after: Mapping[str, Any]) -> list[tuple[str, ...]]:
+def group(changed: Iterable[str], after: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """Put names together that share a mutable object, at whatever depth; other variables that share one join in."""
     reach = {n: reachable(after[n]) for n in changed}
     touched: set[int] = set().union(*reach.values()) if reach else set()
     for name, value in after.items():
-        if name not in changed and may_be_shared(value) and touched:
+        if name not in reach and touched and may_be_shared(value):
             found = reachable(value)
             if found & touched:
                 reach[name] = found
@@ -92,13 +113,11 @@ def group(changed: set[str], after: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 def may_be_shared(value: Any) -> bool:
     """Whether two variables that hold this object see each other's changes of it."""
-    if value is None or isinstance(value, str | bytes | bool | int | float | complex | tuple | frozenset | range):
-        return False
-    return not isinstance(value, types.ModuleType | type | types.FunctionType | types.BuiltinFunctionType)
+    return not isinstance(value, (*_ATOMS, *_CODE, tuple, frozenset))
 
 
 def reachable(root: Any) -> set[int]:
-    """Ids of the mutable objects in and below ``root``, for containers and plain instances, up to `MAX_REACH`."""
+    """Ids of the mutable objects in and below ``root``: through containers, plain instances and arrays' memory."""
     found: set[int] = set()
     todo = [root]
     looked = 0
@@ -111,44 +130,36 @@ def reachable(root: Any) -> set[int]:
         if not may_be_shared(value) or id(value) in found:
             continue
         found.add(id(value))
+        module = type(value).__module__
         if isinstance(value, dict):
             todo.extend(value.values())
         elif isinstance(value, _CONTAINERS):
             todo.extend(value)
-        elif type(value).__module__ == "__main__" and hasattr(value, "__dict__"):
+        elif module == "__main__" and hasattr(value, "__dict__"):
             todo.extend(vars(value).values())
+        elif module == "numpy" and getattr(value, "base", None) is not None:
+            todo.append(value.base)  # a view and its owner are one memory
     return found
 
 
-def is_code(value: Any) -> bool:
-    """Whether a variable is recreated by running definitions and imports again, not from a stored value."""
-    return isinstance(value, types.ModuleType | type | types.FunctionType | types.BuiltinFunctionType)
+def fingerprint(value: Any) -> str | None:
+    """Digest of a value's pickle: equal while nobody changes the object. None where it has none, or a huge one."""
+    sink = _Hasher()
+    try:
+        pickle.Pickler(sink, protocol=5).dump(value)
+    except Exception:  # a class may raise whatever it likes from its own pickling
+        return None
+    return f"pickle:{sink.hash.hexdigest()}"
 
 
-class Tripwire:
-    """Stands for a variable that could not be persisted; any use of it says so."""
+class _Hasher:
+    def __init__(self) -> None:
+        self.hash = hashlib.sha256()
+        self.size = 0
 
-    def __init__(self, message: str) -> None:
-        object.__setattr__(self, "_kitaru_message", message)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith(("_ipython", "_repr_")) or name in ("__array__", "__array_interface__", "__wrapped__"):
-            raise AttributeError(name)
-        raise self._error()
-
-    def __repr__(self) -> str:
-        return f"<not restored: {object.__getattribute__(self, '_kitaru_message')}>"
-
-    def _error(self) -> Exception:
-        from kitaru_nb.errors import KitaruArtifactError
-
-        return KitaruArtifactError(object.__getattribute__(self, "_kitaru_message"))
-
-    def _trip(self, *args: Any, **kwargs: Any) -> Any:
-        raise self._error()
-
-    __call__ = __iter__ = __len__ = __getitem__ = __setitem__ = __contains__ = __bool__ = __enter__ = _trip
-    __add__ = __radd__ = __sub__ = __mul__ = __truediv__ = __lt__ = __gt__ = __le__ = __ge__ = __await__ = _trip
-    __next__ = __int__ = __float__ = __str__ = _trip
-    __eq__ = __ne__ = _trip  # type: ignore[assignment]
-    __hash__ = None  # type: ignore[assignment]
+    def write(self, data: Any) -> int:
+        self.size += memoryview(data).nbytes
+        if self.size > MAX_PICKLE:
+            raise OverflowError
+        self.hash.update(data)
+        return memoryview(data).nbytes

@@ -7,26 +7,27 @@ path, so that a new kernel goes on where the last one was.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
+import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from kitaru_nb.cells.analysis import analyse
-from kitaru_nb.cells.keys import cell_key, input_tokens
 from kitaru_nb.cells.source import Cell, read_cell
 from kitaru_nb.config import load_settings
 from kitaru_nb.core.advance import claim
 from kitaru_nb.core.context import Frame, set_ambient
 from kitaru_nb.core.create import write_created
-from kitaru_nb.core.engine import Call, Input, WaitRequest, digest
-from kitaru_nb.core.logs import captured
-from kitaru_nb.core.retry import Retry
-from kitaru_nb.core.run import Run, failure_body
+from kitaru_nb.core.engine import WaitRequest
+from kitaru_nb.core.failures import failure_body
+from kitaru_nb.core.run import Run
 from kitaru_nb.core.runtime import Runtime, default_runtime, whoami
 from kitaru_nb.errors import (
     KitaruConflictError,
+    KitaruContextError,
     KitaruError,
     KitaruFencedError,
     KitaruLeaseError,
@@ -36,20 +37,20 @@ from kitaru_nb.errors import (
 from kitaru_nb.journal.fold import unpack_artifact
 from kitaru_nb.model import Event, ExecutionStatus
 from kitaru_nb.surfaces.notebook import display
-from kitaru_nb.surfaces.notebook.cell_work import CellWork, restore_cell
+from kitaru_nb.surfaces.notebook.cell_run import CellRunner
 from kitaru_nb.surfaces.notebook.namespace import visible
-from kitaru_nb.surfaces.notebook.transformer import tags_from
-
-_CHEAP = (bool, int, float, str, bytes, type(None))
+from kitaru_nb.surfaces.notebook.provenance import Provenance
+from kitaru_nb.surfaces.notebook.restoring import restore_cell
+from kitaru_nb.surfaces.notebook.transformer import tags_from, transform_body
 
 
 class Session:
     """What `%load_ext kitaru_nb` starts in a kernel.
 
     Attributes:
-        makers: variable → call id of the checkpoint cell that set it last.
-        producers: variable → token of the plain cell that set it last, for values without a digest.
-        last_used: checkpoint → (call id, whether it was reused) of its last run in this kernel.
+        run: the claimed execution; None before the first checkpoint or wait, and while it waits.
+        exec_id: the execution that this kernel works on, once known.
+        headless: a runner executes the notebook, and named the execution.
     """
 
     def __init__(self, shell: Any, runtime: Runtime | None = None) -> None:
@@ -58,9 +59,8 @@ class Session:
         self.run: Run | None = None
         self.exec_id: str | None = os.environ.get("KITARU_EXECUTION")
         self.headless = self.exec_id is not None
-        self.makers: dict[str, str] = {}
-        self.producers: dict[str, str] = {}
-        self.last_used: dict[str, tuple[str, bool]] = {}
+        self.provenance = Provenance()
+        self.cells = CellRunner(self)
         self.last_error: BaseException | None = None
         self.transform: Any = None
         self._before: dict[str, Any] = {}
@@ -79,14 +79,20 @@ class Session:
     @property
     def path(self) -> Path | None:
         """The notebook's file, where the front end tells it."""
-        for found in (
-            os.environ.get("KITARU_NOTEBOOK"),
-            self.shell.user_ns.get("__vsc_ipynb_file__"),
-            os.environ.get("JPY_SESSION_NAME"),
-        ):
+        for found in (os.environ.get("KITARU_NOTEBOOK"), *self._told_by_front_end()):
             if found and str(found).endswith(".ipynb"):
                 return Path(found).absolute()
         return None
+
+    def _told_by_front_end(self) -> tuple[Any, ...]:
+        return self.shell.user_ns.get("__vsc_ipynb_file__"), os.environ.get("JPY_SESSION_NAME")
+
+    @property
+    def has_widgets(self) -> bool:
+        """Whether a person sits before a front end that shows live widgets."""
+        if self.headless or os.environ.get("KITARU_CI") == "1":
+            return False
+        return any(self._told_by_front_end()) or "google.colab" in sys.modules
 
     @property
     def identity(self) -> str:
@@ -105,22 +111,31 @@ class Session:
 
         Raises:
             KitaruLeaseError: another kernel has this notebook's execution.
+            KitaruStateError: a headless execution has ended.
         """
-        if self.run is not None and self.run.ending is None:
-            return self.run
-        journal = self.runtime.journal
-        exec_id = self.exec_id or journal.reference(self.identity)
-        if exec_id is not None and not self._can_go_on(exec_id):
+        if self.run is not None:
+            if self.run.ending is None:
+                return self.run
+            self.let_go(self.run)  # it was cancelled, or another kernel took over, while no cell ran
+        exec_id = self.current()
+        if exec_id is not None and not self.headless and not self._can_go_on(exec_id):
             exec_id = None
-        if exec_id is None:
-            exec_id = self._create()
+        run = self.run = self._claim(exec_id or self._create())
+        self.exec_id = run.exec_id
+        return run
+
+    def current(self) -> str | None:
+        """Id of the execution that the notebook is on, or None before its first checkpoint."""
+        return self.exec_id or self.runtime.journal.reference(self.identity)
+
+    def _claim(self, exec_id: str) -> Run:
         try:
             run = claim(self.runtime, exec_id, poll_seconds=0.0, strict=False)
         except KitaruLeaseError as error:
-            error.fix = "close the other kernel of this notebook, or begin a fresh execution: %kitaru new"
+            error.message = f"Another kernel works on this notebook. {error.message}"
+            error.fix = "%kitaru new  # or shut the other kernel down, and run this cell again"
             raise
         run.before_pause = self._before_pause
-        self.run, self.exec_id = run, exec_id
         return run
 
     def frame(self) -> Frame:
@@ -134,13 +149,13 @@ class Session:
             status = self.runtime.journal.execution(exec_id).status
         except KitaruNotFoundError:
             return False
+        if status is ExecutionStatus.CANCELLED and self.exec_id == exec_id:
+            display.show_note(self.shell, "The execution was cancelled; a fresh one begins.", colour=display.AMBER)
         return status not in (ExecutionStatus.COMPLETED, ExecutionStatus.CANCELLED)
 
-    def _create(self, *, body: Mapping[str, Any] | None = None) -> str:
+    def _create(self) -> str:
         ref = {"kind": "notebook", "path": str(self.path or ""), "interactive": True}
-        execution = write_created(
-            self.runtime, self.flow_name, "local", {"ref": ref, "inputs": {}, **(body or {})}, bytearray()
-        )
+        execution = write_created(self.runtime, self.flow_name, "local", {"ref": ref, "inputs": {}}, bytearray())
         self.adopt(execution.exec_id)
         return execution.exec_id
 
@@ -157,15 +172,33 @@ class Session:
         self.exec_id = exec_id
 
     def new(self) -> str:
-        """End the notebook's execution and begin a fresh one; its id."""
-        self.leave("execution.completed", {"result": None})
+        """End the notebook's execution and begin a fresh one; its id. Raises `KitaruContextError` in a headless run."""
+        self.end("%kitaru new")
         self.exec_id = None
         return self._create()
 
-    def switch(self, exec_id: str) -> None:
-        """Go on with another execution of this notebook (a replay)."""
-        self.leave("execution.paused", {"reason": f"the notebook went on with {exec_id}"})
-        self.adopt(exec_id)
+    def end(self, command: str) -> None:
+        """End the notebook's execution: completed, or cancelled if a question is open. Another kernel's is left alone.
+
+        Raises:
+            KitaruContextError: a runner executes the notebook, and waits for this very execution.
+        """
+        if self.headless:
+            raise KitaruContextError(
+                f"{command} is for a person at the notebook; this notebook is being run by a runner.",
+                fix="kitaru run notebook.ipynb  # begins a new execution",
+            )
+        exec_id = self.current()
+        if exec_id is None or not self._can_go_on(exec_id):
+            return
+        try:
+            self.ensure_run()
+        except KitaruLeaseError:
+            return
+        if self.runtime.journal.waits(exec_id=exec_id):
+            self.leave("execution.cancelled", {"by": whoami()})
+        else:
+            self.leave("execution.completed", {"result": None})
 
     def leave(self, kind: str, body: Mapping[str, Any]) -> None:
         """Give the lease back with a last event; without a live run nothing happens."""
@@ -176,6 +209,15 @@ class Session:
             run.let_go([Event(run.exec_id, kind, "", time.time(), body)])
         except KitaruFencedError:
             run.abandon()  # another kernel has gone on with it
+
+    def let_go(self, run: Run) -> None:
+        """What was asked of the run from outside is done: it was cancelled, or its lease is lost."""
+        assert run.ending is not None
+        if run.ending.kind == "cancelled":
+            request = run.engine.cancel
+            self.leave("execution.cancelled", {"by": request.body.get("by", "somebody") if request else "somebody"})
+        else:
+            self.leave("execution.paused", {"reason": run.ending.reason})
 
     def finish(self) -> None:
         """End a headless execution: failed if the last cell failed, else completed."""
@@ -192,183 +234,55 @@ class Session:
     # waits
 
     def _before_pause(self, wait: WaitRequest) -> None:
-        assert self.exec_id is not None
-        display.show_wait(self.shell, self.exec_id, wait)
+        run = self.run
+        assert run is not None
+        self._close_stale(run, wait)
+        display.show_wait(self.shell, run.exec_id, wait, self.runtime if self.has_widgets else None)
+        if wait.wait_id == run.waiting_for[-1]:
+            names = " and ".join(repr(run.engine.asked[w].body["name"]) for w in run.waiting_for)
+            raise Paused(f"waiting for an answer to {names}; the cells below run after it")
 
-    # plain cells
+    def _close_stale(self, run: Run, wait: WaitRequest) -> None:
+        """The question of this wait has changed: the one that was asked before must not be answered any more."""
+        for wait_id, event in list(run.engine.asked.items()):
+            if event.body["name"] != wait.name or wait_id in run.waiting_for or wait_id in run.engine.resolved:
+                continue
+            body = {"aborted": True, "by": whoami(), "via": "notebook"}
+            with contextlib.suppress(KitaruConflictError):  # answered in this moment: so it is closed
+                run.commit([Event(run.exec_id, "wait.resolved", wait_id, time.time(), body)])
+            run.look()
+
+    # cells
 
     def pre_run_cell(self, info: Any = None) -> None:
         """Remember the namespace before a cell."""
         self._before = visible(self.shell.user_ns, self.shell.user_ns_hidden)
 
     def post_run_cell(self, result: Any) -> None:
-        """After a cell: let go if it waits, and remember which plain cell made which variable."""
+        """After a cell: let go if it waits or must, and remember which plain cell made which variable."""
+        before, self._before = self._before, {}
         self.last_error = error = result.error_in_exec or result.error_before_exec
-        if isinstance(error, Paused) and self.run is not None:
-            waits = list(dict.fromkeys(self.run.waiting_for))
-            if waits:
-                self.leave("execution.waiting", {"waits": waits})
-            return
+        run = self.run
+        if run is not None and run.ending is not None:
+            self.let_go(run)
+        elif isinstance(error, Paused) and run is not None and run.waiting_for:
+            self.leave("execution.waiting", {"waits": list(dict.fromkeys(run.waiting_for))})
         if error is not None or result.info is None:
             return
         try:
-            cell = read_cell(result.info.raw_cell or "")
+            cell = read_cell(result.info.raw_cell or "", tags_from(self.shell)())
             if cell.kind == "plain":
-                self._note_producers(cell)
+                self._note_plain_cell(cell, before)
         except (KitaruError, SyntaxError):
             return  # reported by the cell itself
 
-    def _note_producers(self, cell: Cell) -> None:
+    def _note_plain_cell(self, cell: Cell, before: Mapping[str, Any]) -> None:
         now = visible(self.shell.user_ns, self.shell.user_ns_hidden)
-        changed = [n for n, v in now.items() if n not in self._before or self._before[n] is not v]
-        if not changed:
-            return
-        analysis = analyse(cell.body)
-        tokens = input_tokens(analysis, self._before, digest=self._cheap_token, producers=self.producers)
-        token = cell_key(analysis, tokens).digest
-        for name in changed:
-            self.makers.pop(name, None)
-            self.producers[name] = f"{name}@{token}"
-
-    def _cheap_token(self, value: object) -> str | None:
-        if isinstance(value, _CHEAP) and (not isinstance(value, str | bytes) or len(value) < 1_000_000):
-            return self.runtime.store.token(value)
-        return None
-
-    # checkpoint cells
-
-    def run_cell(self, source: str) -> None:
-        """Run a checkpoint cell without top-level await."""
-        __tracebackhide__ = True
-        prepared = self._prepare(source)
-        if prepared is None:
-            return
-        call, work = prepared
-        assert self.run is not None
-        try:
-            with captured():
-                self.run.call(call)
-        except BaseException as error:
-            self._clean_traceback(error)
-            raise
-        self._after(call, work)
-
-    async def run_cell_async(self, source: str) -> None:
-        """Run a checkpoint cell that awaits."""
-        __tracebackhide__ = True
-        prepared = self._prepare(source)
-        if prepared is None:
-            return
-        call, work = prepared
-        assert self.run is not None
-        try:
-            with captured():
-                await self.run.call_async(call)
-        except BaseException as error:
-            self._clean_traceback(error)
-            raise
-        self._after(call, work)
-
-    def _prepare(self, source: str) -> tuple[Call, CellWork] | None:
-        cell = read_cell(source, tags_from(self.shell)())
-        options = cell.options
-        if options.condition is not None and not eval(
-            options.condition, self.shell.user_global_ns, self.shell.user_ns
-        ):
-            display.show_skipped(self.shell, options.name or "cell", options.condition)
-            return None
-        run = self.ensure_run()
-        namespace = visible(self.shell.user_ns, self.shell.user_ns_hidden)
-        analysis = analyse(cell.body)
-        tokens = input_tokens(
-            analysis,
-            namespace,
-            digest=run.store.token,
-            names=options.inputs,
-            producers=self.producers,
-            preview=lambda v: self.runtime.preview(v)["text"][:60],
-        )
-        key = cell_key(analysis, tokens)
-        name = options.name or "cell"
-        inputs = [
-            Input(n, namespace.get(n), t.text if t.kind == "val" else f"{t.kind}:{t.text}", ())
-            for n, t in tokens.items()
-            if n in namespace
-        ]
-        work = CellWork(self.shell, cell, key, {i.name: run.store.token(i.value) for i in inputs})
-        call_id = self._identify(run, name, key.digest, forced=options.force or options.reuse == "never")
-        call_id = self._already_applied(run, name, key.parts, call_id, forced=options.force)
-        generation = run.engine.generations.get(name, 0)
-        call = Call(
-            call_id,
-            name,
-            work,
-            run.frame,
-            inputs,
-            Retry(attempts=options.retries),
-            options.type or "cell",
-            digest("cell", name, str(generation)),
-            None,
-            key.parts["code"],
-            digest("cell", key.digest) if options.reuse == "content" else None,
-        )
-        call.sources = [[self.makers[i.name]] if i.name in self.makers else s for i, s in zip(inputs, run.engine.trace(inputs), strict=True)]
-        return call, work
-
-    def _identify(self, run: Run, name: str, key: str, *, forced: bool) -> str:
-        """This very cell with these very inputs; a forced run is one more of the same."""
-        number, call_id = 0, digest("", "cell", name, key)
-        while digest("", "cell", name, key, str(number)) in run.engine.completed:
-            number += 1
-        if number and not forced:
-            number -= 1
-        call_id = digest("", "cell", name, key, str(number))
-        return call_id
-
-    def _already_applied(self, run: Run, name: str, parts: Mapping[str, Any], call_id: str, *, forced: bool) -> str:
-        """A cell that changed its own input in place, run again on its own result, is not applied twice."""
-        if forced or call_id in run.engine.completed:
-            return call_id
-        for event in reversed(list(run.engine.completed.values())):
-            recorded = event.body.get("cell", {}).get("key")
-            if event.body["name"] != name or recorded is None or recorded["code"] != parts["code"]:
-                continue
-            own = {
-                n: unpack_artifact(a, None, run.exec_id).token
-                for a in event.body["outputs"]
-                for n in a.get("names", ())
-            }
-            differing = [n for n, t in parts["inputs"].items() if recorded["inputs"].get(n) != t]
-            if differing and all(
-                own.get(n) is not None and own[n] == parts["inputs"][n]["text"] for n in differing
-            ):
-                display.show_already_applied(self.shell, name, differing)
-                return event.key
-            return call_id
-        return call_id
-
-    def _after(self, call: Call, work: CellWork) -> None:
-        assert self.run is not None
-        event = self.run.engine.completed[call.call_id]
-        for name in work.names:
-            self.makers[name] = call.call_id
-            self.producers[name] = f"{name}@{call.call_id}"
-        self.last_used[call.name] = (call.call_id, work.reused is not None)
-        display.show_done(self.shell, self.run.exec_id, event, work)
-
-    def _clean_traceback(self, error: BaseException) -> None:
-        """Show the frames of the cell and what it called, not those of the runtime between."""
-        if isinstance(error, Paused) or hasattr(error, "_render_traceback_") or not hasattr(error, "__dict__"):
-            return
-        tb = error.__traceback__
-        tb = tb.tb_next if tb is not None else None  # the outer cell's frame is the caller's, not in this traceback
-        while tb is not None and tb.tb_frame.f_globals is not self.shell.user_global_ns:
-            tb = tb.tb_next
-        if tb is None:
-            return
-        error._render_traceback_ = lambda: self.shell.InteractiveTB.structured_traceback(  # type: ignore[attr-defined]
-            type(error), error, tb, tb_offset=0
-        )
+        self.provenance.forget([n for n in before if n not in now])
+        changed = [n for n, v in now.items() if n not in before or before[n] is not v]
+        if changed:
+            self.provenance.by_plain_cell(changed, analyse(cell.body), before, self.runtime.store.token)
+            self.provenance.defined(now, changed, transform_body(self.shell, cell.body))
 
     # restoring
 
@@ -386,17 +300,15 @@ class Session:
                 latest[event.body["name"]] = event
         if only is not None and only not in latest:
             raise KitaruNotFoundError(
-                f"{run.exec_id} has no completed checkpoint cell {only!r}. Completed: {', '.join(latest) or 'none'}.",
+                f"This notebook has no completed checkpoint cell {only!r}. Completed: {', '.join(latest) or 'none'}.",
                 fix="%kitaru status",
             )
         chosen = [e for n, e in latest.items() if only in (None, n)]
         for event in chosen:
             artifacts = [unpack_artifact(a, event.blob, run.exec_id) for a in event.body["outputs"]]
-            restore_cell(self.shell, run, artifacts, event)
-            for artifact in artifacts:
-                for name in artifact.names:
-                    self.makers[name] = event.key
-                    self.producers[name] = f"{name}@{event.key}"
+            names = restore_cell(self.shell, run, artifacts, event, leniently=True)
+            partial = [row["name"] for row in event.body.get("partial", ())]
+            self.provenance.by_checkpoint([*names, *partial], event.key)
         return [e.body["name"] for e in chosen]
 
 
@@ -417,5 +329,3 @@ def stop(shell: Any, session: Session) -> None:
     atexit.unregister(session.close)
     shell.events.unregister("pre_run_cell", session.pre_run_cell)
     shell.events.unregister("post_run_cell", session.post_run_cell)
-
-

@@ -42,13 +42,16 @@ def make_transformer(tags_of_cell: Callable[[], Sequence[str]]) -> Callable[[lis
 
 
 def transform_body(shell: Any, body: str) -> str:
-    """The body of a checkpoint cell as Python; its tag must not make it a checkpoint again."""
+    """A checkpoint's body as Python: its tag must not make it a checkpoint again, and lines keep their numbers."""
     global _inside_body
     _inside_body = True
     try:
-        return str(shell.transform_cell(body))
+        code = str(shell.transform_cell(body))
     finally:
         _inside_body = False
+    # IPython drops blank lines at the top; the head of a checkpoint is one.
+    blank = len(body) - len(body.lstrip())
+    return "\n" * body.count("\n", 0, blank) + code
 
 
 def tags_from(shell: Any) -> Callable[[], Sequence[str]]:

@@ -1,0 +1,103 @@
+"""Calls that a flow submitted: they run on threads, tasks and the background loop, and end before their run does."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent import futures
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kitaru_nb.core.run import Run
+
+MAX_THREADS = 32
+
+
+class Claimable:
+    """Work that runs once: on a pool's thread, or on the thread that needs its result first.
+
+    So calls that submit calls can't lock up a full pool: whoever waits for work that hasn't begun does it himself.
+    """
+
+    def __init__(self, work: Callable[[], Any]) -> None:
+        self.future: Future[Any] = Future()
+        self._work = work
+        self._context = copy_context()
+        self._claim = threading.Lock()
+
+    def __call__(self) -> None:
+        """Do the work, unless somebody does or did; the outcome is in ``future``."""
+        if not self._claim.acquire(blocking=False) or not self.future.set_running_or_notify_cancel():
+            return
+        try:
+            result = self._context.run(self._work)
+        except BaseException as error:
+            self.future.set_exception(error)
+        else:
+            self.future.set_result(result)
+
+
+class Submitted:
+    """What one run has submitted."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._lock = threading.Lock()
+        self._pool: ThreadPoolExecutor | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._futures: set[Future[Any]] = set()
+
+    def on_thread(self, work: Callable[[], Any]) -> Claimable:
+        """Run ``work`` on the pool."""
+        claimable = Claimable(work)
+        with self._lock:
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix=f"{self._run.exec_id}-")
+            pool = self._pool
+        self._run.parking.begin()
+        claimable.future.add_done_callback(self._run.parking.end)
+        pool.submit(claimable)
+        return claimable
+
+    def as_task(self, work: Coroutine[Any, Any, Any], loop: asyncio.AbstractEventLoop) -> asyncio.Task[Any]:
+        """Run ``work`` as a task of the calling thread's running loop."""
+        task = loop.create_task(work)
+        self._run.parking.begin()
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._run.parking.end)
+        return task
+
+    def on_loop(self, work: Coroutine[Any, Any, Any], loop: asyncio.AbstractEventLoop) -> Future[Any]:
+        """Run ``work`` on a loop of another thread."""
+        future = asyncio.run_coroutine_threadsafe(work, loop)
+        self._run.parking.begin()
+        self._futures.add(future)
+        future.add_done_callback(self._futures.discard)
+        future.add_done_callback(self._run.parking.end)
+        return future
+
+    async def finish_tasks(self) -> None:
+        """Await the tasks that nobody awaited; their outcome is recorded in their calls."""
+        if tasks := list(self._tasks):
+            await asyncio.wait(tasks)
+
+    def finish(self) -> None:
+        """Wait for all that was submitted."""
+        futures.wait(list(self._futures))
+        if self._pool is not None:
+            self._pool.shutdown(wait=True)
+
+    def cancel(self) -> None:
+        """Stop what runs on the background loop; what hasn't begun on a thread won't."""
+        for future in list(self._futures):
+            future.cancel()
+
+    def stop(self) -> None:
+        """Begin nothing more, and wait for what is going on."""
+        self.cancel()
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)

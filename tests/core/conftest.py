@@ -1,0 +1,43 @@
+"""Fixtures: a journal in memory, one in a file, and a folder for scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from core.bench import Bench, Shop
+
+from kitaru_nb.core.local import threads, wait_for_threads
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    """A journal in memory."""
+    return Bench(tmp_path)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Bench]:
+    """A journal in a SQLite file."""
+    bench = Bench(tmp_path, memory=False, durability="process")
+    yield bench
+    bench.runtime.journal.close()
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Iterator[Shop]:
+    """A folder with scripts, and a home that their processes share."""
+    shop = Shop(tmp_path)
+    yield shop
+    shop.bench.runtime.journal.close()
+
+
+@pytest.fixture(autouse=True)
+def no_flow_is_left_running() -> Iterator[None]:
+    """Flows that a test leaves behind let go before the next one begins."""
+    yield
+    for local in list(threads.values()):
+        local.interrupt()
+    wait_for_threads()
+    threads.clear()

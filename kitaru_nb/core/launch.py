@@ -77,8 +77,8 @@ def _outcome(runtime: Runtime, local: LocalRun) -> Outcome:
     try:
         return advance(runtime, local.exec_id, local.flow, poll_seconds=THREAD_POLL_SECONDS, on_run=remember)
     except KitaruStateError as error:
-        # Another worker was faster: it holds the lease, or has brought the execution to its end already.
-        return Outcome(runtime.journal.execution(local.exec_id).status, reason=str(error))
+        # Another worker was faster: it holds the lease, or has brought the execution to its end. The journal knows.
+        return Outcome(ExecutionStatus.RUNNING, reason=str(error))
     except BaseException as error:
         return Outcome(ExecutionStatus.FAILED, error=error, reason=str(error))
 

@@ -130,3 +130,9 @@ class Trap:
 
     def __reduce__(self) -> tuple[object, tuple[str, str]]:
         return os.environ.__setitem__, ("KITARU_TEST_UNPICKLED", "yes")
+
+
+@flow
+def twice() -> str:
+    """Two artifacts of one name, and a result."""
+    return f"{echo('one')} {echo('two')}"

@@ -69,7 +69,9 @@ def test_an_unknown_status_is_wrong_usage_and_lists_the_statuses(kitaru: Kitaru)
     assert "'interrupted'" in result.err
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["executions", "list"], ["executions", "list", "--json"], ["status"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["executions", "list"], ["executions", "list", "--json"], ["status"]]
+)
 def test_help_and_lists_load_nothing_heavy(kitaru: Kitaru, ran: Ran, arguments: list[str]) -> None:
     ran(flows.nested, "cats")
     code = (

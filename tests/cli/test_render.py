@@ -40,7 +40,9 @@ def test_text_of_several_lines_keeps_its_newlines() -> None:
     assert escaped("a\nb\x07", lines=True) == "a\nb\\x07"
 
 
-@pytest.mark.parametrize(("text", "width", "shown"), [("abcdef", 6, "abcdef"), ("abcdefg", 6, "abcde…"), ("世界世界", 5, "世界…")])
+@pytest.mark.parametrize(
+    ("text", "width", "shown"), [("abcdef", 6, "abcdef"), ("abcdefg", 6, "abcde…"), ("世界世界", 5, "世界…")]
+)
 def test_a_cut_text_fits_and_shows_that_it_was_cut(text: str, width: int, shown: str) -> None:
     assert cut(text, width) == shown
     assert width_of(shown) <= width
@@ -85,7 +87,10 @@ def test_sizes_have_the_unit_that_fits(count: int, words: str) -> None:
 
 LONG = Table(
     (Column("ID"), Column("N", right=True), Column("ONE", flexible=True), Column("TWO", flexible=True)),
-    [(Span("kr-0123456789ab", "bold"), Span("7"), Span("x" * 200), Span(HOSTILE)), *[(Span("b"), Span("12"), Span("y"), Span(""))]],
+    [
+        (Span("kr-0123456789ab", "bold"), Span("7"), Span("x" * 200), Span(HOSTILE)),
+        *[(Span("b"), Span("12"), Span("y"), Span(""))],
+    ],
 )
 
 

@@ -225,7 +225,7 @@ def test_an_answer_has_the_type_of_its_schema(bench: Bench, schema: Any, answer:
     @flow
     def asking() -> list[Any]:
         value = wait("ask", schema=schema, timeout=0)
-        return [type(value).__name__, repr(value)]
+        return [type(value).__name__, value == expected]
 
     handle = bench.run(asking)
     let_go(handle)
@@ -233,7 +233,7 @@ def test_an_answer_has_the_type_of_its_schema(bench: Bench, schema: Any, answer:
         bench.answer(handle, wrong)
     assert caught.value.fix is not None
     bench.answer(handle, answer)
-    assert handle.wait() == [type(expected).__name__, repr(expected)]
+    assert handle.wait() == [type(expected).__name__, True]
 
 
 def test_a_schema_that_is_no_type_of_an_answer_is_refused(bench: Bench) -> None:

@@ -24,7 +24,7 @@ SHELL_PAGES = [p for p in PAGES if any(b.language == "shell" for b in read_block
 RUN_PAGES = [ROOT / "README.md", ROOT / "docs" / "quickstart.md"]
 #: Commands that are for the reader alone: they install, serve, or run the tests that run this.
 NOT_RUN = {"pip", "jupyter", "make"}
-SECONDS = 60
+SECONDS = 120
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -80,8 +80,9 @@ def test_shell_blocks_of_the_first_pages_run(page: Path, tmp_path: Path) -> None
 
 
 def write_notebook(blocks: list[Block], path: Path) -> None:
-    """The notebook that a page's cells make, as its reader has it."""
+    """The notebook that a page's cells make, as its reader has it: without the questions to ``%kitaru``."""
     make: Any = nbformat.v4
+    blocks = [block for block in blocks if not block.text.startswith("%kitaru ")]
     cells = [make.new_code_cell(block.text.rstrip("\n")) for block in blocks if block.language == "ipython"]
     path.write_text(make.writes(make.new_notebook(cells=cells)), encoding="utf-8")
 
@@ -107,6 +108,8 @@ def until_taken_up(folder: Path) -> None:
     under_way = (ExecutionStatus.WAITING, ExecutionStatus.PENDING, ExecutionStatus.RUNNING)
     while runtime.journal.execution(exec_id).status in under_way:
         subprocess.run(follow, env=environment(folder), capture_output=True, timeout=SECONDS, check=True)
+    ended = runtime.journal.execution(exec_id)
+    assert ended.status is ExecutionStatus.COMPLETED, f"{ended} — see {folder / '.kitaru' / 'workers'}"
     runtime.journal.close()
 
 

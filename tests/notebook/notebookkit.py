@@ -40,11 +40,21 @@ class Hook(DisplayHook):
             self.outputs.append(str(self.shell.display_formatter.format(result)[0].get("text/plain")))
 
 
+class Publisher(CapturingDisplayPublisher):
+    """Clears nothing on a terminal, as there is none."""
+
+    def clear_output(self, wait: bool = False) -> None:
+        self.outputs.clear()
+
+
 class Shell(InteractiveShell):
     """An IPython shell that keeps what it would show."""
 
     kernel: FrontEnd
     shown: list[str]
+
+    def enable_gui(self, gui: Any = None) -> None:
+        """There is no event loop to bring in."""
 
     def _showtraceback(self, etype: Any, evalue: Any, stb: Any) -> None:
         self.shown = [re.sub(r"\x1b\[[\d;]*m", "", line) for line in stb]
@@ -100,7 +110,7 @@ class Notebook:
         config = Config()
         config.HistoryManager.enabled = False
         config.InteractiveShell.colors = "nocolor"
-        shell = Shell.instance(config=config, display_pub_class=CapturingDisplayPublisher, displayhook_class=Hook)
+        shell = Shell.instance(config=config, display_pub_class=Publisher, displayhook_class=Hook)
         shell.display_pub.outputs, shell.displayhook.outputs = [], []
         shell.kernel, shell.shown = FrontEnd(), []
         shell.extension_manager.load_extension("kitaru_nb")

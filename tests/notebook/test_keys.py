@@ -165,7 +165,7 @@ def test_what_the_tool_of_an_agent_reads_reaches_the_key(notebook: Notebook) -> 
     assert run_all() == "fresh"
     assert run_all() == "cached"
     assert run_all(passages=["the log", "the line"]) == "fresh"
-    assert "passages" in notebook.ok("%kitaru why research").text
+    assert "researcher comes from another run" in notebook.ok("%kitaru why research").text
     assert run_all(doc="Find all of it.") == "fresh"
     assert run_all(instructions="Search twice.") == "fresh"
     assert run_all() == "cached"
@@ -180,6 +180,7 @@ def test_documents_that_a_later_cell_loads_reach_the_key_through_the_tool(notebo
     notebook.ok("%%checkpoint research\nnotes = researcher.instructions")
     notebook.ok("passages = ['two']")
     assert notebook.ok("%%checkpoint research\nnotes = researcher.instructions").status == "fresh"
+    assert "passages, which search of researcher uses, changed" in notebook.ok("%kitaru why research").text
 
 
 def test_plain_cells_run_each_time_and_make_no_execution(notebook: Notebook) -> None:

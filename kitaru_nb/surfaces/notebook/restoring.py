@@ -38,7 +38,8 @@ class Tripwire:
 
     __call__ = __iter__ = __len__ = __getitem__ = __setitem__ = __contains__ = __bool__ = __enter__ = _trip
     __add__ = __radd__ = __sub__ = __mul__ = __truediv__ = __lt__ = __gt__ = __le__ = __ge__ = __await__ = _trip
-    __next__ = __int__ = __float__ = __str__ = __setattr__ = _trip
+    __next__ = __int__ = __float__ = __str__ = __setattr__ = __exit__ = _trip
+    __aenter__ = __aexit__ = __aiter__ = __anext__ = __format__ = _trip
     __eq__ = __ne__ = _trip
     __hash__ = None  # type: ignore[assignment]
 

@@ -74,8 +74,8 @@ class FlowHandle(Generic[R]):
 
     def get(self) -> R:
         """What the flow returned, without blocking. Raises as `wait`, and `KitaruStateError` while it runs."""
-        local = threads.get(self.exec_id) or self.local
-        outcome = local.outcome if local is not None else None
+        outcomes = [local.outcome for local in (threads.get(self.exec_id), self.local) if local is not None]
+        outcome = next((outcome for outcome in outcomes if outcome is not None), None)
         if outcome is not None and outcome.status is ExecutionStatus.COMPLETED:
             return outcome.value  # type: ignore[no-any-return]
         journal = self.runtime.journal

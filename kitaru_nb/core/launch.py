@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 THREAD_POLL_SECONDS = 600.0
 
+#: How many executions a process remembers the flow of.
+KEPT = 1000
+
 
 def launch(runtime: Runtime, execution: Execution, flow: Flow[..., Any]) -> FlowHandle[Any]:
     """Advance an execution whose flow is at hand, unless it has ended or somebody advances it already."""
@@ -44,6 +47,9 @@ def run_on_thread(runtime: Runtime, exec_id: str, flow: Flow[..., Any]) -> Local
         if known is not None and not known.ended.is_set() and known.thread is not threading.current_thread():
             return known
         local = threads[exec_id] = LocalRun(exec_id, flow)
+        for old in list(threads)[:-KEPT]:
+            if threads[old].ended.is_set():
+                del threads[old]
     local.thread = threading.Thread(
         target=copy_context().run, args=(_advance_on_thread, runtime, local), name=f"kitaru-{exec_id}"
     )
@@ -64,7 +70,8 @@ def _advance_on_thread(runtime: Runtime, local: LocalRun) -> None:
             what = f"{type(outcome.error).__name__}: {outcome.reason}"
             process_end.report(local.exec_id, f"kitaru: {local.exec_id} failed: {what}")
         elif outcome.status in _OVER and threads.get(local.exec_id) is local:
-            del threads[local.exec_id]  # there is nothing to go on with here; the handle has the outcome
+            # Only the flow is still of use, for replays; the value may be large, and the handle has it.
+            threads[local.exec_id] = LocalRun(local.exec_id, local.flow, ended=local.ended)
     finally:
         local.run = None
         local.ended.set()

@@ -3,7 +3,7 @@ reused by reference."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -85,7 +85,7 @@ def plan_replay(
     body = {
         "from": selectors,
         "scope": scope,
-        "rerun": sorted(rerun | enclosing(execution, rerun)),
+        "rerun": sorted(rerun | enclosing(execution, [*rerun, *calls])),
         "overrides": calls,
         "wait_overrides": waits,
         "reask": sorted(rewaits),
@@ -238,7 +238,7 @@ def _overriding(runtime: Runtime, call: CheckpointCall, value: Any) -> list[Any]
     ]
 
 
-def _with_children(execution: Execution, calls: Collection[str]) -> set[str]:
+def _with_children(execution: Execution, calls: Iterable[str]) -> set[str]:
     """Calls, and all that was called inside them."""
     found = set(calls)
     for call in execution.checkpoints:  # a call starts before its children
@@ -269,8 +269,9 @@ def _asked_again(execution: Execution, new: set[str], roots: Sequence[str]) -> s
 def _preview(
     execution: Execution, rerun: set[str], overridden: Mapping[str, Any], rewaits: set[str], waits: Mapping[str, Any]
 ) -> ReplayPreview:
-    enters = enclosing(execution, rerun) - rerun
-    reused = [c for c in execution.checkpoints if c.call_id not in rerun | enters | set(overridden)]
+    enters = enclosing(execution, [*rerun, *overridden]) - rerun - set(overridden)
+    passed_over = _with_children(execution, overridden)
+    reused = [c for c in execution.checkpoints if c.call_id not in rerun | enters | passed_over]
     kept = {c.call_id for c in reused}
     seconds = sum(c.duration or 0.0 for c in reused if c.parent not in kept)
     return ReplayPreview(

@@ -59,7 +59,10 @@ class Submitted:
             pool = self._pool
         self._run.parking.begin()
         claimable.future.add_done_callback(self._run.parking.end)
-        pool.submit(claimable)
+        # Until a new thread runs, CPython knows it by the id of the one that starts it: an interrupt of user code would
+        # hit the newcomer, which never says that it has begun, and we would wait for that word forever.
+        with self._run.runtime_code():
+            pool.submit(claimable)
         return claimable
 
     def as_task(self, work: Coroutine[Any, Any, Any], loop: asyncio.AbstractEventLoop) -> asyncio.Task[Any]:

@@ -38,14 +38,14 @@ class ProcessRunner:
                 env=os.environ | environment(runtime.settings),
                 start_new_session=True,
             )
-        _children[exec_id] = (process, path, time.time())
+        _children.setdefault(exec_id, []).append((process, path, time.time()))
         return str(path)
 
     def ended(self, exec_id: str) -> Ended | None:
         """How the newest worker that this process started ended; None while it runs, and for those of others."""
         if exec_id not in _children:
             return None
-        process, output, begun_at = _children[exec_id]
+        process, output, begun_at = _children[exec_id][-1]
         code = process.poll()
         return None if code is None else Ended(code, begun_at, str(output))
 
@@ -63,14 +63,5 @@ def environment(settings: Settings) -> dict[str, str]:
     }
 
 
-def ended_worker(exec_id: str) -> tuple[int, Path] | None:
-    """(exit code, file of its output) of the newest worker that this process started for an execution.
-
-    None while it runs, or when this process started none.
-    """
-    ended = ProcessRunner().ended(exec_id)
-    return None if ended is None else (ended.code, Path(ended.output))
-
-
 #: Kept so that finished workers are reaped and none is warned about while it still runs.
-_children: dict[str, tuple[subprocess.Popen[bytes], Path, float]] = {}
+_children: dict[str, list[tuple[subprocess.Popen[bytes], Path, float]]] = {}

@@ -15,6 +15,7 @@ from kitaru_nb.core.advance import advance
 from kitaru_nb.core.create import create_execution
 from kitaru_nb.core.flow import Flow
 from kitaru_nb.core.runtime import default_runtime
+from kitaru_nb.stacks.process import _children
 from kitaru_nb.surfaces.cli import app
 
 
@@ -57,6 +58,8 @@ def kitaru(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kitaru]:
     monkeypatch.setenv("KITARU_DURABILITY", "process")
     monkeypatch.setenv("KITARU_USER", "tester")
     yield Kitaru(tmp_path / "home")
+    for process, *_ in (worker for workers in _children.values() for worker in workers):
+        process.wait(timeout=30)  # or it would be reported as one that still runs
     default_runtime().journal.close()
 
 

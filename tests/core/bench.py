@@ -20,6 +20,7 @@ from kitaru_nb.core.flow import Flow
 from kitaru_nb.core.handle import FlowHandle
 from kitaru_nb.core.local import threads
 from kitaru_nb.core.runtime import Runtime
+from kitaru_nb.errors import KitaruWaitingError
 from kitaru_nb.journal.base import Journal
 from kitaru_nb.model import Event
 
@@ -73,6 +74,15 @@ class Bench:
     def answer(self, handle: FlowHandle[Any] | str, value: Any, **options: Any) -> Any:
         """Answer a wait."""
         return self.executions.input(exec_id_of(handle), value=value, **options)
+
+    def complete(self, handle: FlowHandle[Any], **answers: Any) -> Any:
+        """The result, with waits answered by name as they are asked."""
+        while True:
+            try:
+                return handle.wait(SECONDS)
+            except KitaruWaitingError:
+                pending = self.executions.pending_waits(handle.exec_id)[0]
+                self.answer(handle, answers[pending.name], wait=pending.wait_id, by="ann")
 
     def asked(self, handle: FlowHandle[Any] | str, count: int = 1) -> list[Any]:
         """The pending waits, once there are ``count`` of them."""

@@ -18,6 +18,7 @@ import pytest
 
 from crash.evidence import Recorded, Witness
 from crash.flows import journey, journey_async, stairs
+from kitaru_nb import Paused
 from kitaru_nb.artifacts.store import ArtifactStore
 from kitaru_nb.config import Settings
 from kitaru_nb.core.advance import advance
@@ -91,12 +92,20 @@ class World:
         exec_id = create_execution(runtime, keyed, {parameter: WIDTH}).exec_id
         while runtime.journal.execution(exec_id).status is not ExecutionStatus.COMPLETED:
             outcome = advance(runtime, exec_id, keyed, poll_seconds=0)
+            if isinstance(outcome.error, Paused) and is_dead(runtime):
+                raise Died("the keeper's thread died first, and made the flow let go")
             if outcome.error is not None and outcome.status is not ExecutionStatus.WAITING:
                 raise outcome.error
             for wait in runtime.journal.waits(exec_id=exec_id):
                 body = {"value": ANSWERS[wait.name], "by": "ann", "via": "client"}
                 runtime.journal.append(exec_id, [Event(exec_id, "wait.resolved", wait.wait_id, time.time(), body)])
         return keyed.run(WIDTH).get()
+
+
+def is_dead(runtime: Runtime) -> bool:
+    """Whether this runtime has died."""
+    journal, store = cast(MortalJournal, runtime.journal), cast(FaultyStore, runtime.store)
+    return journal.fate.dead or store.fate.dead
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ import nbformat
 import pytest
 import typer
 
+from kitaru_nb.client import KitaruClient
 from kitaru_nb.config import Settings
 from kitaru_nb.core.runtime import Runtime
-from kitaru_nb.model import ExecutionStatus
 from kitaru_nb.surfaces.cli import app
 from tests.docs.pages import PAGES, ROOT, Block, Command, fits, name_of, read_blocks, read_commands
 
@@ -96,20 +96,15 @@ def run(command: Command, folder: Path) -> str:
     )
     assert ended.returncode == command.exit_code, f"{command.text}\n{ended.stdout}\n{ended.stderr}"
     if "input" in command.words:
-        until_taken_up(folder)
+        until_ended(folder)
     return ended.stdout
 
 
-def until_taken_up(folder: Path) -> None:
-    """A reader types no faster than the answered execution is taken up and ended by its worker."""
+def until_ended(folder: Path) -> None:
+    """A reader types no faster than the worker of an answered execution ends it."""
     runtime = Runtime(Settings(folder / ".kitaru"))
-    exec_id = runtime.journal.executions(limit=1)[0].exec_id
-    follow = ["kitaru", "executions", "logs", exec_id, "--follow"]
-    under_way = (ExecutionStatus.WAITING, ExecutionStatus.PENDING, ExecutionStatus.RUNNING)
-    while runtime.journal.execution(exec_id).status in under_way:
-        subprocess.run(follow, env=environment(folder), capture_output=True, timeout=SECONDS, check=True)
-    ended = runtime.journal.execution(exec_id)
-    assert ended.status is ExecutionStatus.COMPLETED, f"{ended} — see {folder / '.kitaru' / 'workers'}"
+    executions = KitaruClient(runtime).executions
+    executions.handle(executions.latest().exec_id).wait(timeout=SECONDS)
     runtime.journal.close()
 
 

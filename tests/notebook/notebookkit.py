@@ -197,7 +197,6 @@ class Notebook:
     def shut_down(self) -> None:
         for shell in self._loaded:
             shell.extension_manager.unload_extension("kitaru_nb")
-            shell.atexit_operations()
             atexit.unregister(shell.atexit_operations)
         InteractiveShell.clear_instance()
         Shell.clear_instance()

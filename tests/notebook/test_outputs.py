@@ -147,7 +147,8 @@ def test_frames_arrays_and_models_come_back_exactly(notebook: Notebook) -> None:
 def test_what_was_displayed_is_displayed_again(notebook: Notebook) -> None:
     cell = (
         "%%checkpoint w\nimport sys\nfrom IPython.display import HTML, display\nprint('one')\n"
-        "print('two', file=sys.stderr)\nh = display(HTML('<i>draft</i>'), display_id=True)\nh.update(HTML('<i>final</i>'))\n42"
+        "print('two', file=sys.stderr)\nh = display(HTML('<i>draft</i>'), display_id=True)\n"
+        "h.update(HTML('<i>final</i>'))\n42"
     )
     first = notebook.ok(cell)
     notebook.restart()
@@ -181,7 +182,10 @@ def test_figures_are_shown_again(notebook: Notebook) -> None:
 
 
 def test_live_widgets_are_not_recorded(notebook: Notebook) -> None:
-    cell = "%%checkpoint w\nfrom IPython.display import display\nprint('text')\ndisplay({'application/vnd.jupyter.widget-view+json': {}, 'text/plain': 'w'}, raw=True)"
+    cell = (
+        "%%checkpoint w\nfrom IPython.display import display\nprint('text')\n"
+        "display({'application/vnd.jupyter.widget-view+json': {}, 'text/plain': 'w'}, raw=True)"
+    )
     notebook.ok(cell)
     assert notebook.execution.checkpoints[0].artifacts[-1].preview == {"text": "1 output"}
 

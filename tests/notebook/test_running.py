@@ -41,7 +41,7 @@ def test_a_traceback_shows_the_lines_of_the_cell_and_nothing_of_the_runtime(note
     ran = notebook.run(f"%%checkpoint boom\n{await_}def half(n):\n    return n / 0\n\nhalf(4)")
     lines = 4 + bool(await_) + 1
     assert "ZeroDivisionError" in ran.traceback
-    assert f"line {lines - 1}, in half(n)" in ran.traceback or f"in half(n)\n" in ran.traceback
+    assert f"line {lines - 1}, in half(n)" in ran.traceback or "in half(n)\n" in ran.traceback
     assert f"----> {lines} half(4)" in ran.traceback
     for word in ("kitaru", "drive", "asyncio/", "run.call", "eval("):
         assert word not in ran.traceback
@@ -65,7 +65,10 @@ def test_the_causes_of_an_error_are_trimmed_too(notebook: Notebook) -> None:
 
 
 def test_source_of_functions_can_be_read_also_after_a_restart(notebook: Notebook) -> None:
-    cell = "%%checkpoint tools\n\n# what we use\ndef double(x):\n    return x * 2\n\nclass Box:\n    def get(self):\n        return 1"
+    cell = (
+        "%%checkpoint tools\n\n# what we use\ndef double(x):\n    return x * 2\n\n"
+        "class Box:\n    def get(self):\n        return 1"
+    )
     notebook.ok(cell)
     notebook.ok("import inspect")
     for _ in range(2):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kitaru_nb.errors import KitaruRuntimeError
@@ -71,23 +72,33 @@ def follow(client: KitaruClient, exec_id: str, before: Before) -> Answer:
 
 
 def _wait_for_worker(client: KitaruClient, exec_id: str, epoch: int) -> None:
-    from kitaru_nb.stacks.process import ended_worker
+    from kitaru_nb.core.runners import runner_of
 
     journal = client.runtime.journal
+    runner = runner_of(journal.execution(exec_id).stack)
     while True:
         # Asked before the epoch: a worker that has ended can't claim any more.
-        ended = ended_worker(exec_id)
+        ended = runner.ended(exec_id)
         if journal.execution(exec_id).epoch > epoch:
             return
         if ended is not None:
-            code, output = ended
-            words = output.read_text(errors="replace").rstrip().splitlines()[-_LAST_LINES:]
+            words = last_words(ended.output)
+            again = "retry" if journal.execution(exec_id).status is ExecutionStatus.FAILED else "resume"
             raise KitaruRuntimeError(
-                f"The worker of {exec_id} ended with code {code} before it took the execution up. "
-                f"The end of {output}:\n" + "\n".join(f"    {text}" for text in words),
-                fix=f"kitaru executions resume {exec_id}  # after mending what it says",
+                f"The worker of {exec_id} ended with code {ended.code} before it took the execution up. "
+                f"The end of {ended.output}:\n{words}",
+                fix=f"kitaru executions {again} {exec_id}",
             )
         time.sleep(POLL_SECONDS)
+
+
+def last_words(output: str) -> str:
+    """The last lines of a worker's output; where it isn't a file of this machine, that it can't be read here."""
+    try:
+        lines = Path(output).read_text(errors="replace").rstrip().splitlines()
+    except OSError as error:
+        return f"(it can't be read here: {error.strerror})"
+    return "\n".join(lines[-_LAST_LINES:]) or "(it said nothing)"
 
 
 def _show_progress(client: KitaruClient, exec_id: str, seq: int, tell: Callable[[str], None]) -> None:

@@ -20,6 +20,7 @@ from kitaru_nb.model import Event
 from kitaru_nb.surfaces.notebook import display, tracebacks
 from kitaru_nb.surfaces.notebook.cell_work import CellWork, Step, compile_body
 from kitaru_nb.surfaces.notebook.namespace import fingerprint, visible
+from kitaru_nb.surfaces.notebook.restoring import cell_of
 from kitaru_nb.surfaces.notebook.transformer import tags_from, transform_body
 
 if TYPE_CHECKING:
@@ -212,7 +213,7 @@ class CellRunner:
 
     def _after(self, run: Run, call: Call, work: CellWork) -> None:
         event = run.engine.completed[call.call_id]
-        provenance, cell = self.session.provenance, event.body["cell"]
+        provenance, cell = self.session.provenance, cell_of(event)
         defined = [n for n in defined_names(definitions(work.cell.body)) if n in self.shell.user_ns]
         partial = [row["name"] for row in work.partial]
         provenance.by_checkpoint([*defined, *partial, *work.names], call.call_id)

@@ -22,7 +22,7 @@ from kitaru_nb.errors import KitaruSerializationError
 from kitaru_nb.model import Artifact, Event
 from kitaru_nb.surfaces.notebook.namespace import Before, Changes, compare, visible
 from kitaru_nb.surfaces.notebook.recording import Recorder, show_again
-from kitaru_nb.surfaces.notebook.restoring import recreated_names, restore_cell
+from kitaru_nb.surfaces.notebook.restoring import cell_of, recreated_names, restore_cell
 from kitaru_nb.surfaces.notebook.time_limit import time_limit, too_long
 from kitaru_nb.surfaces.notebook.transformer import transform_body
 
@@ -228,8 +228,8 @@ class CellWork:
         """Definitions run again, data is loaded, the display is shown again."""
         self.reused = event
         self.partial = [dict(row) for row in event.body.get("partial", ())]
-        restore_cell(self.shell, run, artifacts, event)
-        self.names = [*(n for a in artifacts for n in a.names), *event.body["cell"].get("aliases", ())]
+        restore_cell(self.shell, run, artifacts, event, source=self.cell.body)
+        self.names = [*(n for a in artifacts for n in a.names), *cell_of(event)["aliases"]]
         for artifact in artifacts:
             if artifact.name == DISPLAY and not artifact.names:
                 show_again(self.shell, run.store.read(artifact))

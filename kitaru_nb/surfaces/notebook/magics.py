@@ -22,6 +22,7 @@ from kitaru_nb.errors import KitaruNotFoundError, KitaruUsageError
 from kitaru_nb.model import CheckpointCall, Event, Execution, Wait
 from kitaru_nb.surfaces.notebook import display
 from kitaru_nb.surfaces.notebook.lineage_view import graph_svg, graph_text
+from kitaru_nb.surfaces.notebook.restoring import is_cell
 from kitaru_nb.surfaces.notebook.session import Session
 
 _COMMANDS = {
@@ -65,7 +66,7 @@ class KitaruMagics(Magics):
                 fix='answer = %wait approve --question "Publish?"',
             )
         question = self.shell.var_expand(options["question"]) if "question" in options else None
-        timeout = float(options["timeout"]) if "timeout" in options else None
+        timeout = seconds(options["timeout"]) if "timeout" in options else None
         return wait_for(words[0], question=question, schema=self._type(options.get("schema", "bool")), timeout=timeout)
 
     def _type(self, text: str) -> Any:
@@ -219,15 +220,17 @@ class KitaruMagics(Magics):
 
     def _completed(self, exec_id: str) -> list[Event]:
         history = self.session.runtime.journal.history(exec_id)
-        return [e for e in history if e.kind == "checkpoint.completed" and "cell" in e.body]
+        return [e for e in history if e.kind == "checkpoint.completed" and is_cell(e)]
 
     def _reason(self, name: str, events: list[Event]) -> str:
         latest = events[-1]
         if self.session.cells.last_used.get(name):
             return f"{name} was reused: its code and inputs are those of the recorded run."
+        if "cell" not in latest.body:
+            return f"{name} didn't run: the replay gives it other values."
         if latest.body.get("reused"):
             return f"{name} was taken from another execution: its code and inputs are equal."
-        earlier = events[:-1] or self._originals(latest.exec_id, name)
+        earlier = [e for e in events[:-1] or self._originals(latest.exec_id, name) if "cell" in e.body]
         if not earlier:
             return f"{name} ran because nothing was recorded for it in this execution."
         difference = first_difference(earlier[-1].body["cell"]["key"], latest.body["cell"]["key"])
@@ -298,6 +301,16 @@ def take_options(words: list[str], *names: str) -> dict[str, str]:
         words.pop(at)
         found[name] = value
     return found
+
+
+def seconds(text: str) -> float:
+    """A number of seconds. Raises `KitaruUsageError`."""
+    try:
+        return float(text)
+    except ValueError as error:
+        raise KitaruUsageError(
+            f"--timeout {text!r} can't be: expected seconds.", fix="%wait approve --timeout 60"
+        ) from error
 
 
 def parse_value(text: str) -> Any:

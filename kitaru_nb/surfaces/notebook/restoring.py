@@ -55,26 +55,44 @@ def recreated_names(body: str) -> frozenset[str]:
     return frozenset(defined_names(kept)) - frozenset(defined_names(ast.Module(rest, [])))
 
 
+def cell_of(event: Event, source: str = "") -> Mapping[str, Any]:
+    """What a completed call recorded of its cell; of one that a replay overrides, only the text that is known now."""
+    found: Mapping[str, Any] = event.body.get("cell") or {"source": source, "deleted": [], "aliases": {}, "modules": {}}
+    return found
+
+
+def is_cell(event: Event) -> bool:
+    """Whether a completed call was one of a checkpoint cell."""
+    return "cell" in event.body or any(a.get("names") for a in event.body["outputs"])
+
+
 def restore_cell(
-    shell: Any, run: Run, artifacts: Sequence[Artifact], event: Event, *, leniently: bool = False
+    shell: Any,
+    run: Run,
+    artifacts: Sequence[Artifact],
+    event: Event,
+    *,
+    source: str = "",
+    leniently: bool = False,
 ) -> list[str]:
     """Put back into the namespace what a cell had set; the names that it has.
 
     Args:
+        source: text of the cell, for when ``event`` has none.
         leniently: what can't be brought back (a helper that isn't defined yet) becomes a `Tripwire`, not an error.
 
     Raises:
         KitaruArtifactError: a stored value is missing or damaged.
     """
-    cell, namespace = event.body["cell"], shell.user_ns
+    cell, namespace = cell_of(event, source), shell.user_ns
     names = _define(shell, cell["source"], leniently)
-    for name, module in cell.get("modules", {}).items():
+    for name, module in cell["modules"].items():
         namespace[name] = importlib.import_module(module)
     for artifact in artifacts:
         if artifact.names:
             namespace.update(_values(shell, run, artifact, event, leniently))
             names += artifact.names
-    for name, original in cell.get("aliases", {}).items():
+    for name, original in cell["aliases"].items():
         if original in namespace:
             namespace[name] = namespace[original]
             names.append(name)

@@ -40,7 +40,7 @@ from kitaru_nb.surfaces.notebook import display
 from kitaru_nb.surfaces.notebook.cell_run import CellRunner
 from kitaru_nb.surfaces.notebook.namespace import visible
 from kitaru_nb.surfaces.notebook.provenance import Provenance
-from kitaru_nb.surfaces.notebook.restoring import restore_cell
+from kitaru_nb.surfaces.notebook.restoring import is_cell, restore_cell
 from kitaru_nb.surfaces.notebook.transformer import tags_from, transform_body
 
 
@@ -64,6 +64,7 @@ class Session:
         self.last_error: BaseException | None = None
         self.transform: Any = None
         self._before: dict[str, Any] = {}
+        self._line: tuple[str, ...] = ()
 
     @property
     def runtime(self) -> Runtime:
@@ -257,6 +258,7 @@ class Session:
     def pre_run_cell(self, info: Any = None) -> None:
         """Remember the namespace before a cell."""
         self._before = visible(self.shell.user_ns, self.shell.user_ns_hidden)
+        self._line = self.run.frame.last if self.run is not None else ()
 
     def post_run_cell(self, result: Any) -> None:
         """After a cell: let go if it waits or must, and remember which plain cell made which variable."""
@@ -282,7 +284,14 @@ class Session:
         changed = [n for n, v in now.items() if n not in before or before[n] is not v]
         if changed:
             self.provenance.by_plain_cell(changed, analyse(cell.body), before, self.runtime.store.token)
+            if (asked := self._answered_wait()) is not None:
+                self.provenance.makers.update(dict.fromkeys(changed, asked))
             self.provenance.defined(now, changed, transform_body(self.shell, cell.body))
+
+    def _answered_wait(self) -> str | None:
+        """The wait whose answer the cell that just ran has got, as a source of lineage."""
+        line = self.run.frame.last if self.run is not None else ()
+        return line[-1] if line and line is not self._line and line[-1].startswith("wait:") else None
 
     # restoring
 
@@ -295,7 +304,7 @@ class Session:
         run = self.ensure_run()
         latest: dict[str, Event] = {}
         for event in run.engine.completed.values():
-            if "cell" in event.body:
+            if is_cell(event):
                 latest.pop(event.body["name"], None)
                 latest[event.body["name"]] = event
         if only is not None and only not in latest:

@@ -35,7 +35,7 @@ def make_transformer(tags_of_cell: Callable[[], Sequence[str]]) -> Callable[[lis
         try:
             awaits = analyse(cell.body).awaits
         except SyntaxError:
-            awaits = False  # reported when the body is compiled, as of a plain cell
+            return cell.body.splitlines(keepends=True)  # IPython reports it as of a plain cell; nothing runs
         return [f"await {RUN_ASYNC}({source!r})\n" if awaits else f"{RUN}({source!r})\n"]
 
     return transform

@@ -1,0 +1,145 @@
+"""The form of a wait: controls made from the schema, and what they answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ipywidgets as widgets
+import pytest
+from notebookkit import Notebook
+
+from kitaru_nb.surfaces.notebook.form import Form
+
+
+def form_of(notebook: Notebook, schema: str) -> Form:
+    """The form of the wait that a cell has just asked."""
+    notebook.ok("from pydantic import BaseModel\nfrom typing import Literal, Optional\nimport datetime")
+    notebook.run(f"answer = %wait ask --schema {schema!r}")
+    session = notebook.session
+    exec_id = notebook.execution.exec_id
+    [wait] = notebook.client.executions.pending_waits()
+    return Form(session.runtime, exec_id, wait, "<b>head</b>", "foot")
+
+
+def found(box: Any, kind: type) -> list[Any]:
+    """All controls of a kind, in order."""
+    inside = [w for child in getattr(box, "children", ()) for w in found(child, kind)]
+    return [box, *inside] if type(box) is kind else inside
+
+
+def press(form: Form, label: str) -> None:
+    [button] = [b for b in found(form.box, widgets.Button) if b.description == label]
+    button.click()
+
+
+def values(notebook: Notebook) -> list[tuple[Any, str | None, str | None]]:
+    return [(w.value, w.resolved_by, w.via) for w in notebook.execution.waits if w.status == "resolved"]
+
+
+@pytest.mark.parametrize(
+    ("schema", "label", "value"),
+    [
+        ("bool", "Approve", True),
+        ("bool", "Reject", False),
+        ("Literal['red', 'green']", "green", "green"),
+        ("Literal[1, 2]", "2", 2),
+        ("Literal['only']", "only", "only"),
+    ],
+)
+def test_one_press_of_a_button_answers(notebook: Notebook, schema: str, label: str, value: Any) -> None:
+    form = form_of(notebook, schema)
+    press(form, label)
+    assert values(notebook) == [(value, "ana", "notebook")]
+    assert found(form.box, widgets.Button) == []
+    text = "".join(w.value for w in found(form.box, widgets.HTML))
+    assert "answered" in text
+    assert "Run this cell again" in text
+
+
+def test_a_text_is_typed_and_sent(notebook: Notebook) -> None:
+    form = form_of(notebook, "str")
+    found(form.box, widgets.Textarea)[0].value = "42 reasons\nand more"
+    press(form, "Send")
+    assert values(notebook)[0][0] == "42 reasons\nand more"
+
+
+def test_a_wrong_number_is_told_and_the_form_stays(notebook: Notebook) -> None:
+    form = form_of(notebook, "int")
+    [field] = found(form.box, widgets.Text)
+    field.value = "<b>many"
+    press(form, "Send")
+    assert values(notebook) == []
+    assert "&lt;b&gt;many" in form.problem.value
+    assert "expected a whole number" in form.problem.value
+    field.value = "7"
+    press(form, "Send")
+    assert values(notebook)[0][0] == 7
+
+
+def test_an_object_has_a_field_for_each_of_its_own(notebook: Notebook) -> None:
+    notebook.ok(
+        "from pydantic import BaseModel\nfrom typing import Literal, Optional\n"
+        "class Sub(BaseModel):\n    n: int = 1\n"
+        "class Review(BaseModel):\n    ok: bool\n    tone: Literal['warm', 'cold']\n    note: str = 'fine'\n"
+        "    score: Optional[float] = None\n    count: int\n    sub: Sub"
+    )
+    form = form_of(notebook, "Review")
+    [box] = found(form.box, widgets.Checkbox)
+    [tone] = found(form.box, widgets.Dropdown)
+    note, score, count, n = found(form.box, widgets.Text)
+    box.value, tone.value, count.value = True, 1, "3"
+    assert (note.value, score.value, n.value) == ("fine", "", "1")
+    press(form, "Send")
+    expected = {"ok": True, "tone": "cold", "note": "fine", "score": None, "count": 3, "sub": {"n": 1}}
+    assert values(notebook)[0][0] == expected
+    notebook.ok("answer = %wait ask --schema 'Review'")
+    assert notebook.ns["answer"].score is None
+
+
+def test_what_has_no_field_is_typed_as_json(notebook: Notebook) -> None:
+    form = form_of(notebook, "list[int]")
+    [area] = found(form.box, widgets.Textarea)
+    area.value = "[1, "
+    press(form, "Send")
+    assert "no JSON" in form.problem.value
+    area.value = '[1, "x"]'
+    press(form, "Send")
+    assert "ask" in form.problem.value
+    area.value = "[1, 2]"
+    press(form, "Send")
+    assert values(notebook)[0][0] == [1, 2]
+
+
+def test_a_press_after_somebody_elses_answer_tells_who_it_was(notebook: Notebook) -> None:
+    form = form_of(notebook, "bool")
+    notebook.client.executions.input(notebook.execution.exec_id, value=False, by="bo <b>", via="cli")
+    press(form, "Approve")
+    text = "".join(w.value for w in found(form.box, widgets.HTML))
+    assert "bo &lt;b&gt; answered false (through cli)" in text
+    assert found(form.box, widgets.Button) == []
+
+
+def test_a_form_is_shown_where_widgets_are_live_with_the_card_as_its_fallback(
+    notebook: Notebook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JPY_SESSION_NAME", str(notebook.folder / "study.ipynb"))
+    ran = notebook.run("ok = %wait approve --question 'Go?'")
+    [bundle] = ran.bundles
+    assert set(bundle["data"]) == {"text/plain", "text/html", "application/vnd.jupyter.widget-view+json"}
+    assert "Go?" in bundle["data"]["text/html"]
+
+
+@pytest.mark.parametrize("name", ["KITARU_CI", "nothing"])
+def test_no_form_without_a_person_before_it(notebook: Notebook, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    if name == "KITARU_CI":
+        monkeypatch.setenv("JPY_SESSION_NAME", str(notebook.folder / "study.ipynb"))
+    monkeypatch.setenv(name, "1")
+    [bundle] = notebook.run("ok = %wait approve").bundles
+    assert "application/vnd.jupyter.widget-view+json" not in bundle["data"]
+
+
+def test_what_a_model_wrote_is_escaped(notebook: Notebook) -> None:
+    notebook.ok("text = '<script>alert(1)</script>'")
+    ran = notebook.run("ok = %wait approve --question '{text}'")
+    assert "<script>" not in ran.html
+    assert "&lt;script&gt;" in ran.html

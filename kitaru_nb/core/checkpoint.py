@@ -345,7 +345,8 @@ def with_timeout(work: FunctionWork, frame: Frame, args: tuple[Any, ...], kwargs
             user_code.ended()
 
     thread = threading.Thread(target=copy_context().run, args=(target,), name=f"{checkpoint.name}-timeout", daemon=True)
-    thread.start()
+    with work.run.runtime_code():  # see Submitted.on_thread
+        thread.start()
     thread.join(checkpoint.timeout)
     if thread.is_alive() and not outcome:
         # Takes effect at the thread's next bytecode; a call that blocks inside C ends when it returns.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import importlib
+import os
 import sys
 import types
 from collections.abc import Mapping
@@ -31,11 +32,15 @@ def reference_of(flow: Flow[..., Any], runtime: Runtime, blob: bytearray) -> dic
     """A JSON reference to ``flow``; a flow that no module or script file defines travels by value.
 
     One that can't travel either (it refers to a client with open sockets, say) is known ``here`` only: a thread of this
-    process runs it and resumes it.
+    process runs it and resumes it. ``cwd`` is where it was started, so that relative paths mean the same later.
 
     Raises:
         KitaruRuntimeError: it can't travel, but its stack starts processes.
     """
+    return _where(flow, runtime, blob) | {"cwd": os.getcwd()}
+
+
+def _where(flow: Flow[..., Any], runtime: Runtime, blob: bytearray) -> dict[str, Any]:
     module, qualname = flow.func.__module__, flow.func.__qualname__
     if "<locals>" not in qualname:
         found = sys.modules.get(module)

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from kitaru_nb.config import Settings
+from kitaru_nb.core.create import created_event
 from kitaru_nb.core.runners import Ended
 from kitaru_nb.core.runtime import Runtime
 from kitaru_nb.errors import KitaruBackendError
@@ -36,6 +37,7 @@ class ProcessRunner:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=os.environ | environment(runtime.settings),
+                cwd=_folder_of(runtime, exec_id),
                 start_new_session=True,
             )
         _children.setdefault(exec_id, []).append((process, path, time.time()))
@@ -48,6 +50,12 @@ class ProcessRunner:
         process, output, begun_at = _children[exec_id][-1]
         code = process.poll()
         return None if code is None else Ended(code, begun_at, str(output))
+
+
+def _folder_of(runtime: Runtime, exec_id: str) -> str | None:
+    """Where the execution was started, if that still exists: relative paths mean the same there."""
+    folder = created_event(runtime, exec_id).body["ref"].get("cwd")
+    return folder if folder and Path(folder).is_dir() else None
 
 
 def environment(settings: Settings) -> dict[str, str]:

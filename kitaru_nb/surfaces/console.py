@@ -52,7 +52,7 @@ class Format(str, Enum):
 
 
 AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
-OutputFormat = Annotated[Format, typer.Option("--output", "-o", help="The same as --json, as in Kitaru.")]
+OutputFormat = Annotated[Format, typer.Option("--output", "-o", help="json is the same as --json.")]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from core.bench import Bench, Shop
 
-from kitaru_nb.core.local import threads, wait_for_threads
+from kitaru_nb.core.local import process_end, threads, wait_for_threads
 
 
 @pytest.fixture
@@ -40,4 +40,6 @@ def no_flow_is_left_running() -> Iterator[None]:
     for local in list(threads.values()):
         local.interrupt()
     wait_for_threads()
+    for exec_id in threads:
+        process_end.told(exec_id)
     threads.clear()

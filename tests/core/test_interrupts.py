@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -15,16 +17,18 @@ from kitaru_nb import (
     KitaruExecutionError,
     KitaruLeaseError,
     KitaruStateError,
+    Retry,
     checkpoint,
     flow,
     wait,
 )
 from kitaru_nb.core.handle import FlowHandle
 from kitaru_nb.core.interrupts import UserCode
+from kitaru_nb.core.local import threads
 from kitaru_nb.errors import Paused
 from kitaru_nb.journal.base import this_process
 from kitaru_nb.journal.memory import MemoryJournal
-from kitaru_nb.model import Event, Lease
+from kitaru_nb.model import Lease
 
 FOREVER = threading.Event()
 
@@ -225,8 +229,6 @@ def test_a_checkpoint_with_a_timeout_is_interrupted_before_it_is_over(bench: Ben
 
 
 def test_a_retry_that_waits_for_its_delay_is_interrupted(bench: Bench) -> None:
-    from kitaru_nb import Retry
-
     began = threading.Event()
 
     @checkpoint(retries=Retry(attempts=3, delay=60))
@@ -246,6 +248,8 @@ def test_a_retry_that_waits_for_its_delay_is_interrupted(bench: Bench) -> None:
     assert handle.status == "interrupted"
 
 
+# One that arrives in the callback of a weak reference is lost there; the next step of the run pauses then.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_many_interrupts_at_random_moments_always_leave_a_resumable_execution(bench: Bench) -> None:
     """Each time the flow gets a little further, whatever bytecode the interrupt arrived at."""
     ran: list[int] = []
@@ -273,8 +277,6 @@ def test_many_interrupts_at_random_moments_always_leave_a_resumable_execution(be
         exec_id = handle.exec_id
         bench.executions.resume(exec_id)
         handle = bench.executions.handle(exec_id)
-        from kitaru_nb.core.local import threads
-
         handle.local = threads[exec_id]
     assert handle.wait() == sum(range(400))
     assert interrupted > 5
@@ -282,8 +284,6 @@ def test_many_interrupts_at_random_moments_always_leave_a_resumable_execution(be
 
 
 def test_sys_exit_in_a_flow_is_a_failure_and_not_a_pause(bench: Bench) -> None:
-    import sys
-
     @flow
     def leaving() -> None:
         sys.exit(3)
@@ -479,8 +479,6 @@ def test_a_worker_that_gets_a_signal_pauses_and_its_execution_is_resumed(shop: S
     until(lambda: (shop.folder / "ran.txt").exists() and "3\n" in (shop.folder / "ran.txt").read_text(), 40)
     lease = shop.bench.get(exec_id).lease
     assert lease is not None
-    import os
-
     os.kill(lease.owner.pid, number)
     shop.ended(exec_id, "interrupted")
     until(lambda: "interrupted" in shop.output(exec_id))
@@ -489,4 +487,3 @@ def test_a_worker_that_gets_a_signal_pauses_and_its_execution_is_resumed(shop: S
     shop.bench.executions.resume(exec_id)
     shop.ended(exec_id)
     assert (shop.folder / "ran.txt").read_text().split() == ["0", "1", "2", "3", "3", "4", "5"]
-    assert Event

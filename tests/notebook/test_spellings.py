@@ -166,3 +166,22 @@ def test_a_cell_without_a_name_is_a_checkpoint_too(notebook: Notebook) -> None:
     assert notebook.ok("%%checkpoint\nx = 1").text == "✓ cell → x"
     assert notebook.ok("%%checkpoint\ny = 2").text == "✓ cell → y"
     assert notebook.ok("%%checkpoint\nx = 1").status == "cached"
+
+
+def test_loading_twice_and_again_after_unloading_works(notebook: Notebook) -> None:
+    notebook.ok("%load_ext kitaru_nb")
+    notebook.ok("%%checkpoint a\nx = 1")
+    assert notebook.execution.lease is not None
+    notebook.ok("%unload_ext kitaru_nb")
+    assert isinstance(notebook.run("__kitaru_run__").error, NameError)
+    assert "UsageError" in notebook.run("%%checkpoint a\nx = 1").stderr + notebook.run("%%checkpoint a\nx = 1").stdout
+    notebook.ok("%load_ext kitaru_nb")
+    assert notebook.ok("%%checkpoint a\nx = 1").status == "cached"
+
+
+def test_loading_shows_nothing_and_begins_no_execution(notebook: Notebook) -> None:
+    notebook.ok("%unload_ext kitaru_nb")
+    ran = notebook.ok("%load_ext kitaru_nb")
+    assert (ran.stdout, ran.bundles) == ("", [])
+    notebook.ok("x = 1\ndef f():\n    return x")
+    assert not (notebook.folder / "home").exists()

@@ -211,7 +211,7 @@ def cancel(execution: ExecutionId, by: By = None) -> Answer:
 
     client = KitaruClient()
     found = client.executions.cancel(client.executions.resolve(execution), by=by)
-    spans = (status_span(found.status), Span(f"  {found.exec_id}", "bold"))
+    spans = [status_span(found.status), Span(f"  {found.exec_id}", "bold")]
     if found.status is ExecutionStatus.RUNNING:
-        spans = (*spans, Span("  its worker lets go at its next step"))
+        spans.append(Span("  its worker lets go at its next step"))
     return Answer([Line(spans)], item=record(found))

@@ -100,10 +100,15 @@ def _lines() -> Iterator[OnProgress]:
 def _bar() -> Iterator[OnProgress]:
     import sys
 
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich import progress as rich_progress
 
-    columns = (BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
-    with Progress(*columns, console=terminal(sys.stderr), transient=True) as bar:
+    columns = (
+        rich_progress.BarColumn(20),
+        rich_progress.MofNCompleteColumn(),
+        rich_progress.TimeElapsedColumn(),
+        rich_progress.TextColumn("{task.description}", markup=False),
+    )
+    with rich_progress.Progress(*columns, console=terminal(sys.stderr), transient=True) as bar:
         task = bar.add_task("starts a kernel", total=None)
 
         def tell(progress: Progress) -> None:

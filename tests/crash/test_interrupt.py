@@ -1,0 +1,87 @@
+"""Interrupting at random moments, within one process: a pause that loses nothing, and never a hang."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from crash.evidence import Recorded
+from crash.flows import journey, journey_async
+from crash.workshop import SECONDS, Workshop
+
+from kitaru_nb.core.control import resume
+from kitaru_nb.core.flow import Flow
+from kitaru_nb.core.handle import FlowHandle
+from kitaru_nb.core.local import threads
+from kitaru_nb.errors import KitaruStateError
+from kitaru_nb.model import ExecutionStatus
+
+ANSWERS = {"first": 1, "second": True}
+WIDTH = 6
+EXECUTIONS = 15
+SEED = 20261123
+
+
+def pause_after(handle: FlowHandle[Any], seconds: float) -> bool:
+    """Interrupt the thread that advances the execution after ``seconds``; whether there was something to interrupt."""
+    local = threads[handle.exec_id]
+    assert local.thread is not None
+    local.thread.join(seconds)
+    run = local.run
+    if run is not None and local.thread.is_alive():
+        run.interrupt("paused", "the test said so")
+    local.thread.join(SECONDS)
+    assert not local.thread.is_alive(), "the flow hangs"
+    return run is not None and run.ending is not None
+
+
+@pytest.mark.parametrize("program", [journey, journey_async], ids=lambda f: f.name)
+def test_interrupts_at_random_moments_lose_nothing_and_repeat_nothing(
+    workshops: Callable[..., Workshop],
+    program: Flow[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    workshop = workshops()
+    monkeypatch.setenv("CRASH_RAN", str(workshop.side_file))
+    chance = random.Random(SEED)
+    result, recorded, _ = ordeal(workshop, program, lambda: SECONDS)
+    pauses = 0
+    for _ in range(EXECUTIONS):
+        again, recorded_again, paused = ordeal(workshop, program, lambda: chance.uniform(0, 0.03))
+        assert (again, recorded_again) == (result, recorded)
+        pauses += paused
+    with capsys.disabled():
+        print(f"\n{program.name}: interrupted {pauses} times in {EXECUTIONS} executions")
+    assert pauses > EXECUTIONS
+
+
+def ordeal(workshop: Workshop, program: Flow[..., Any], delay: Callable[[], float]) -> tuple[Any, Recorded, int]:
+    """Run an execution, interrupt it after each ``delay()``, and resume it until it has completed."""
+    workshop.side_file.write_text("")
+    runtime, journal, witness = workshop.runtime, workshop.runtime.journal, workshop.witness
+    witness.life_begins(journal, None)
+    handle = program.with_options(runtime=runtime).run(WIDTH)
+    pauses = 0
+    while True:
+        pauses += pause_after(handle, delay())
+        witness.life_ended(journal, handle.exec_id)
+        if handle.status is ExecutionStatus.COMPLETED:
+            break
+        workshop.answer(handle.exec_id, ANSWERS)
+        witness.life_begins(journal, handle.exec_id)
+        go_on(workshop, handle)
+    recorded = workshop.recorded(handle.exec_id)
+    witness.verdict(journal, handle.exec_id, recorded)
+    assert handle.get() == workshop.result(handle.exec_id)
+    return handle.get(), recorded, pauses
+
+
+def go_on(workshop: Workshop, handle: FlowHandle[Any]) -> None:
+    """Resume it; where it was asked to pause before it had claimed anything, it may have ended meanwhile."""
+    try:
+        resume(workshop.runtime, handle.exec_id)
+    except KitaruStateError:
+        assert handle.status is ExecutionStatus.COMPLETED

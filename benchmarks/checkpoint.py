@@ -30,8 +30,13 @@ PARALLEL = 512
 INSERT = "insert into journal (exec_id, kind, key, at, body, blob, cache_key) values (?, ?, ?, ?, ?, ?, ?)"
 Durability = Literal["power", "process"]
 
-#: What the flows below call before each checkpoint; set to the floor's commit while a measurement runs.
-floor: Callable[[], object] = lambda: None
+
+def nothing() -> None:
+    """No floor."""
+
+
+#: What the flows below call before each checkpoint; the floor's commit while a measurement runs.
+floor: Callable[[], object] = nothing
 
 
 @checkpoint
@@ -123,7 +128,7 @@ def run(
 
 def warm_up(runtime: Runtime, measured: Flow[..., Any]) -> tuple[Any, ...]:
     """Run a few rounds; the row that one checkpoint became."""
-    run(runtime, measured, 100, lambda: None)
+    run(runtime, measured, 100, nothing)
     journal = runtime.journal
     assert isinstance(journal, SqliteJournal)
     with sqlite3.connect(journal.path) as connection:

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks.timing import in_turns
 from kitaru_nb import Paused, checkpoint, flow
 from kitaru_nb.config import Settings
 from kitaru_nb.core.advance import advance
@@ -51,8 +49,8 @@ def main(folder: str | None = None) -> None:
             advance(runtime, execution.exec_id, long_flow, poll_seconds=0)
 
         resume()
-        turns = [(seconds(lambda: read_bare(journal.path, execution.exec_id)), seconds(resume)) for _ in range(TURNS)]
-        lowest, ours = (statistics.median(column) / CHECKPOINTS * 1e6 for column in zip(*turns, strict=True))
+        found = in_turns({"floor": lambda: read_bare(journal.path, execution.exec_id), "ours": resume}, TURNS)
+        lowest, ours = (found[side] / CHECKPOINTS * 1e6 for side in ("floor", "ours"))
         print(
             f"resume of {CHECKPOINTS:,} checkpoints: {ours:.1f} µs each, floor {lowest:.1f} µs "
             f"(read and parse the same rows), ratio {ours / lowest:.2f}"
@@ -67,13 +65,6 @@ def read_bare(path: Path, exec_id: str) -> list[object]:
             "select body, blob from journal where exec_id = ? order by seq", (exec_id,)
         ).fetchall()
     return [json.loads(body) for body, _ in rows]
-
-
-def seconds(work: Callable[[], object]) -> float:
-    """How long ``work`` takes."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
 
 
 if __name__ == "__main__":

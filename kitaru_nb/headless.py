@@ -28,6 +28,7 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 
+from kitaru_nb.cells.magics import to_python
 from kitaru_nb.cells.source import read_cell
 from kitaru_nb.core.create import created_event, pack_inputs, read_inputs, write_created
 from kitaru_nb.core.runtime import Runtime
@@ -382,17 +383,38 @@ def title_of(cell: Any) -> str:
 
 
 def parameters_of(notebook: Any) -> dict[str, tuple[str | None, Any]]:
-    """Name → (annotation, default) of each assignment in the cell tagged ``parameters``."""
+    """Name → (annotation, default) of each assignment in the cells tagged ``parameters``.
+
+    Raises:
+        KitaruUsageError: such a cell isn't Python.
+    """
     found: dict[str, tuple[str | None, Any]] = {}
     for cell in notebook.cells:
         if cell.cell_type != "code" or "parameters" not in cell.metadata.get("tags", ()):
             continue
-        for node in ast.parse(cell.source).body:
+        try:
+            statements = to_python(cell.source).tree.body
+        except SyntaxError as error:
+            raise KitaruUsageError(f"The cell tagged 'parameters' can't be read: {error}.") from error
+        for node in statements:
             if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-                found[node.target.id] = (ast.unparse(node.annotation), literal(node.value))
+                found[node.target.id] = (_annotation(node.annotation), literal(node.value))
             elif isinstance(node, ast.Assign):
-                found.update({t.id: (None, literal(node.value)) for t in node.targets if isinstance(t, ast.Name)})
+                found.update((name, (None, literal(value))) for name, value in _assigned(node))
     return found
+
+
+def _annotation(node: ast.expr) -> str:
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ast.unparse(node)
+
+
+def _assigned(node: ast.Assign) -> Iterator[tuple[str, ast.expr]]:
+    for target in node.targets:
+        if isinstance(target, ast.Name):
+            yield target.id, node.value
+        elif isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
+            pairs = zip(target.elts, node.value.elts, strict=False)
+            yield from ((t.id, v) for t, v in pairs if isinstance(t, ast.Name))
 
 
 def literal(node: ast.expr | None) -> Any:

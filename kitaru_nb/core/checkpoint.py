@@ -7,7 +7,7 @@ import functools
 import inspect
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextvars import copy_context
 from enum import Enum
 from typing import Any, Generic, ParamSpec, TypeVar, overload
@@ -25,6 +25,7 @@ from kitaru_nb.model import Artifact, Event
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 _CONSTANTS = (str, bytes, int, float, complex, bool, type(None), tuple, frozenset, Enum)
 
@@ -114,7 +115,13 @@ class Checkpoint(Generic[P, R]):
         """
         return self._code or function_code(self.func, _constant_token)
 
-    def submit(self, *args: Any, **kwargs: Any) -> CheckpointFuture[R]:
+    @overload
+    def submit(self: Checkpoint[P, Coroutine[Any, Any, T]], *args: Any, **kwargs: Any) -> CheckpointFuture[T]: ...
+
+    @overload
+    def submit(self, *args: Any, **kwargs: Any) -> CheckpointFuture[R]: ...
+
+    def submit(self, *args: Any, **kwargs: Any) -> CheckpointFuture[Any]:
         """Start the call on another thread (or, for an async checkpoint, task); its future.
 
         Futures among the arguments are waited for there, not here.
@@ -122,7 +129,7 @@ class Checkpoint(Generic[P, R]):
         frame = current.get()
         if frame is None:
             return CheckpointFuture.of(functools.partial(self.func, *args, **kwargs), self.is_async)
-        future: CheckpointFuture[R] = CheckpointFuture()
+        future: CheckpointFuture[Any] = CheckpointFuture()
         call = None
         if not any(_pending(args, kwargs)):
             call = self._prepare(frame, args, kwargs, on_line=False)
@@ -143,7 +150,7 @@ class Checkpoint(Generic[P, R]):
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
         call: Call | None,
-        future: CheckpointFuture[R],
+        future: CheckpointFuture[Any],
     ) -> Any:
         call = call or self._prepare(frame, args, kwargs, on_line=False)
         future.call_id = call.call_id
@@ -155,7 +162,7 @@ class Checkpoint(Generic[P, R]):
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
         call: Call | None,
-        future: CheckpointFuture[R],
+        future: CheckpointFuture[Any],
     ) -> Any:
         for waited in _pending(args, kwargs):
             await waited
@@ -163,7 +170,13 @@ class Checkpoint(Generic[P, R]):
         future.call_id = call.call_id
         return await frame.run.call_async(call)
 
-    def map(self, *iterables: Iterable[Any], **kwargs: Any) -> Futures[R]:
+    @overload
+    def map(self: Checkpoint[P, Coroutine[Any, Any, T]], *iterables: Iterable[Any], **kwargs: Any) -> Futures[T]: ...
+
+    @overload
+    def map(self, *iterables: Iterable[Any], **kwargs: Any) -> Futures[R]: ...
+
+    def map(self, *iterables: Iterable[Any], **kwargs: Any) -> Futures[Any]:
         """One call for each item (for several iterables: for each tuple of them, of equal length); their futures.
 
         Raises:
@@ -178,7 +191,15 @@ class Checkpoint(Generic[P, R]):
             )
         return Futures(self.submit(*row, **kwargs) for row in zip(*columns, strict=True))
 
-    def product(self, *iterables: Iterable[Any], **kwargs: Any) -> Futures[R]:
+    @overload
+    def product(
+        self: Checkpoint[P, Coroutine[Any, Any, T]], *iterables: Iterable[Any], **kwargs: Any
+    ) -> Futures[T]: ...
+
+    @overload
+    def product(self, *iterables: Iterable[Any], **kwargs: Any) -> Futures[R]: ...
+
+    def product(self, *iterables: Iterable[Any], **kwargs: Any) -> Futures[Any]:
         """One call for each combination of items; their futures, the last iterable varying fastest."""
         rows: list[tuple[Any, ...]] = [()]
         for column in iterables:

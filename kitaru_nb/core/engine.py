@@ -14,12 +14,15 @@ import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kitaru_nb.core.context import Frame
 from kitaru_nb.core.retry import Retry, is_fatal
 from kitaru_nb.errors import KitaruDivergenceError
 from kitaru_nb.model import Event
+
+if TYPE_CHECKING:
+    from kitaru_nb.core.work import Work
 
 
 @dataclass(slots=True)
@@ -34,11 +37,11 @@ class Input:
 
 @dataclass(slots=True)
 class Call:
-    """One call of a checkpoint. ``work`` is what performs it (see `kitaru_nb.core.run.Work`)."""
+    """One call of a checkpoint. ``work`` is what performs it (see `kitaru_nb.core.work`)."""
 
     call_id: str
     name: str
-    work: Any
+    work: Work
     frame: Frame
     inputs: Sequence[Input]
     retry: Retry

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Generic, ParamSpec, TypeVar, overload
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from kitaru_nb.core import reference
 from kitaru_nb.core.create import create_execution, create_replay
@@ -164,6 +164,18 @@ def load_flow(created: Event, runtime: Runtime) -> Flow[..., Any]:
     return found
 
 
+class _Decorator(Protocol):
+    @overload
+    def __call__(self, func: Callable[P, Coroutine[Any, Any, R]], /) -> Flow[P, R]: ...
+
+    @overload
+    def __call__(self, func: Callable[P, R], /) -> Flow[P, R]: ...
+
+
+@overload
+def flow(func: Callable[P, Coroutine[Any, Any, R]], /) -> Flow[P, R]: ...
+
+
 @overload
 def flow(func: Callable[P, R], /) -> Flow[P, R]: ...
 
@@ -175,7 +187,7 @@ def flow(
     stack: str | None = None,
     cache: bool | None = None,
     retries: int | Retry | None = None,
-) -> Callable[[Callable[P, R]], Flow[P, R]]: ...
+) -> _Decorator: ...
 
 
 def flow(func: Callable[..., Any] | None = None, /, **options: Any) -> Any:

@@ -114,7 +114,7 @@ class FlowHandle(Generic[R]):
         resume = f"kitaru executions resume {exec_id}"
         if status is ExecutionStatus.INTERRUPTED:
             return KitaruExecutionError(f"{exec_id} was interrupted; nothing finished is lost.", fix=resume)
-        if status is ExecutionStatus.RUNNING:
+        if status is ExecutionStatus.RUNNING or self._running_here() is not None:
             return KitaruStateError(f"{exec_id} is running; it has no result yet.", fix="handle.wait()")
         return KitaruStateError(f"{exec_id} is {status}, and no worker has taken it up yet.", fix=resume)
 
@@ -129,7 +129,9 @@ class FlowHandle(Generic[R]):
             self._tell_questions(local)
             return False
         execution = self.runtime.journal.execution(self.exec_id)
-        if execution.status is ExecutionStatus.RUNNING:
+        if execution.status in (ExecutionStatus.COMPLETED, ExecutionStatus.CANCELLED):
+            return True
+        if execution.status is ExecutionStatus.RUNNING or runner_of(execution.stack).running(self.exec_id):
             return False
         since = None
         if execution.status is ExecutionStatus.PENDING:

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from kitaru_nb.core import engine as e
 from kitaru_nb.core.context import Frame, here
@@ -24,6 +24,7 @@ from kitaru_nb.core.logs import LogBuffer
 from kitaru_nb.core.parking import Parking
 from kitaru_nb.core.runtime import Runtime
 from kitaru_nb.core.submitted import Submitted
+from kitaru_nb.core.work import Work
 from kitaru_nb.errors import KitaruFencedError, Paused
 from kitaru_nb.journal.fold import pack_artifact, unpack_artifact
 from kitaru_nb.model import Artifact, Event, Lease
@@ -36,25 +37,6 @@ LOOK_EVERY = 0.5
 
 #: What others than the run's own worker append.
 _FROM_OUTSIDE = frozenset({"wait.resolved", "execution.cancel", "execution.cancelled"})
-
-
-class Work(Protocol):
-    """What a call consists of: the code, and how its outcome is kept."""
-
-    def invoke(self, call: e.Call, attempt: int) -> Any:
-        """Run the user's code in this thread."""
-
-    async def invoke_async(self, call: e.Call, attempt: int) -> Any:
-        """Run the user's code in this task."""
-
-    def outputs(self, run: Run, call: e.Call, value: Any) -> tuple[list[Artifact], Mapping[str, Any]]:
-        """Persist the outcome; its artifacts, and more for the body of ``checkpoint.completed``."""
-
-    def restore(self, run: Run, call: e.Call, artifacts: Sequence[Artifact], event: Event) -> Any:
-        """The outcome again, from what was recorded."""
-
-    def recorded_failure(self, event: Event) -> Exception:
-        """The exception again that ended the call's last attempt."""
 
 
 @dataclass(slots=True)

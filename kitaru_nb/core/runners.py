@@ -31,6 +31,9 @@ class Runner(Protocol):
     def submit(self, runtime: Runtime, exec_id: str) -> str:
         """Start a worker for the execution; where to look for its output."""
 
+    def running(self, exec_id: str) -> bool:
+        """Whether a worker that this process started for the execution is alive."""
+
     def ended(self, exec_id: str) -> Ended | None:
         """How the newest worker of the execution ended; None while it runs, or where that can't be known."""
 

@@ -43,6 +43,10 @@ class ProcessRunner:
         _children.setdefault(exec_id, []).append((process, path, time.time()))
         return str(path)
 
+    def running(self, exec_id: str) -> bool:
+        """Whether a worker that this process started for the execution is alive."""
+        return any(process.poll() is None for process, _, _ in _children.get(exec_id, ()))
+
     def ended(self, exec_id: str) -> Ended | None:
         """How the newest worker that this process started ended; None while it runs, and for those of others."""
         if exec_id not in _children:

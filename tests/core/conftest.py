@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from core.bench import Bench, Shop
 
+from core.bench import Bench, Shop
 from kitaru_nb.core.local import process_end, threads, wait_for_threads
 
 

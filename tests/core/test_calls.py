@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from core.bench import Bench
 
+from core.bench import Bench
 from kitaru_nb import KitaruUsageError, KitaruUserCodeError, checkpoint, flow
 
 

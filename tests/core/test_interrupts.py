@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from core.bench import Bench, Shop, let_go, until
 
+from core.bench import Bench, Shop, let_go, until
 from kitaru_nb import (
     KitaruExecutionError,
     KitaruLeaseError,
@@ -55,7 +55,7 @@ class Steps:
             self.ran.append(n)
             if n == 5:
                 self.in_fifth.set()
-                while self.hold:
+                while self.hold:  # noqa: ASYNC110 (it is to be interrupted)
                     await asyncio.sleep(0.01)
             return n
 
@@ -250,8 +250,12 @@ def test_a_retry_that_waits_for_its_delay_is_interrupted(bench: Bench) -> None:
 
 # One that arrives in the callback of a weak reference is lost there; the next step of the run pauses then.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_many_interrupts_at_random_moments_always_leave_a_resumable_execution(bench: Bench) -> None:
+@pytest.mark.parametrize("journal", ["bench", "disk"])
+def test_many_interrupts_at_random_moments_always_leave_a_resumable_execution(
+    request: pytest.FixtureRequest, journal: str
+) -> None:
     """Each time the flow gets a little further, whatever bytecode the interrupt arrived at."""
+    bench: Bench = request.getfixturevalue(journal)
     ran: list[int] = []
 
     @checkpoint

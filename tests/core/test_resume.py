@@ -8,8 +8,8 @@ import threading
 from typing import Any
 
 import pytest
-from core.bench import Bench
 
+from core.bench import Bench
 from kitaru_nb import (
     KitaruDivergenceError,
     KitaruUserCodeError,

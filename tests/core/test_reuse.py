@@ -10,10 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from core.bench import Bench, Shop, forget, let_go, until
-
 from kitaru_nb import KitaruUserCodeError, Paused, checkpoint, flow
-
 
 READER = """
 from kitaru_nb import checkpoint, flow

@@ -10,9 +10,9 @@ from datetime import datetime, timedelta, timezone
 from typing import Any, Literal
 
 import pytest
-from core.bench import Bench, let_go, until
 from pydantic import BaseModel
 
+from core.bench import Bench, let_go, until
 from kitaru_nb import (
     KitaruConflictError,
     KitaruContextError,
@@ -197,7 +197,9 @@ def test_a_wait_inside_a_checkpoint_is_refused(bench: Bench) -> None:
     def wrong() -> bool:
         return asking()
 
-    with pytest.raises(KitaruUserCodeError, match=r"move wait\('approve', \.\.\.\) out of asking\(\)|inside checkpoint"):
+    with pytest.raises(
+        KitaruUserCodeError, match=r"move wait\('approve', \.\.\.\) out of asking\(\)|inside checkpoint"
+    ):
         bench.run(wrong).wait()
     with pytest.raises(KitaruContextError, match="outside a flow"):
         wait("approve")
@@ -212,7 +214,12 @@ def test_a_wait_inside_a_checkpoint_is_refused(bench: Bench) -> None:
         (float, 3, 3.0, "3"),
         (str, "text", "text", 1),
         (Literal["ship", "hold"], "hold", "hold", "drop"),
-        (Order, {"item": "tea", "to": {"city": "Rome", "zip": 1}}, Order(item="tea", to=Address(city="Rome", zip=1)), {}),
+        (
+            Order,
+            {"item": "tea", "to": {"city": "Rome", "zip": 1}},
+            Order(item="tea", to=Address(city="Rome", zip=1)),
+            {},
+        ),
         (list[Address], [{"city": "Rome", "zip": 1}], [Address(city="Rome", zip=1)], [{"city": "Rome"}]),
         (int | None, None, None, "x"),
         (datetime, "2024-05-01T12:00:00Z", datetime(2024, 5, 1, 12, tzinfo=timezone.utc), 5),
@@ -221,7 +228,9 @@ def test_a_wait_inside_a_checkpoint_is_refused(bench: Bench) -> None:
     ],
     ids=str,
 )
-def test_an_answer_has_the_type_of_its_schema(bench: Bench, schema: Any, answer: Any, expected: Any, wrong: Any) -> None:
+def test_an_answer_has_the_type_of_its_schema(
+    bench: Bench, schema: Any, answer: Any, expected: Any, wrong: Any
+) -> None:
     @flow
     def asking() -> list[Any]:
         value = wait("ask", schema=schema, timeout=0)

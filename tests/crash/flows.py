@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
-import signal
 from pathlib import Path
 
 from kitaru_nb import Retry, checkpoint, flow, idempotency_key, log, save, wait, wait_async
@@ -146,7 +145,7 @@ def full(value: int) -> int:
         case None:
             pass
         case "limit":
-            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            # Python ignores the signal that comes with it, so that writing fails instead.
             resource.setrlimit(resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
         case path:
             fill(path)

@@ -6,6 +6,7 @@ import os
 import queue
 import signal
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from crash.flows import guarded
 from crash.workshop import SECONDS, Child, Workshop
 from kitaru_nb.model import ExecutionStatus
 from kitaru_nb.worker import EXIT_WAITING
+
+LEASE = "2"
 
 
 def gate(folder: Path, name: str) -> str:
@@ -30,6 +33,22 @@ def open_gate(path: str) -> None:
 def wait_at(path: str) -> int:
     """Block until somebody waits at the gate; a descriptor that keeps it waiting until it is closed."""
     return os.open(path, os.O_WRONLY)
+
+
+def put_to_sleep(child: Child, workshop: Workshop, exec_id: str) -> None:
+    """SIGSTOP just after the worker has renewed its lease: not while it writes, when it would keep the file locked."""
+    lease = workshop.runtime.journal.execution(exec_id).lease
+    while workshop.runtime.journal.execution(exec_id).lease == lease:
+        pass
+    child.process.send_signal(signal.SIGSTOP)
+
+
+def outlast_lease(workshop: Workshop, exec_id: str) -> None:
+    """Wait until the lease of a sleeping worker is over."""
+    lease = workshop.runtime.journal.execution(exec_id).lease
+    assert lease is not None
+    threading.Event().wait(lease.expires_at - time.time())
+    assert workshop.status(exec_id) is ExecutionStatus.INTERRUPTED
 
 
 def first_to_end(children: list[Child]) -> Child:
@@ -53,7 +72,7 @@ def test_of_two_processes_that_resume_at_once_one_goes_on_and_the_other_is_refus
 
     witness.life_begins(journal, exec_id)
     path = gate(tmp_path, "gate")
-    rivals = [workshop.child(CRASH_GATE=path) for _ in range(2)]
+    rivals = [workshop.child(CRASH_GATE=path).warm() for _ in range(2)]
     for rival in rivals:
         rival.begin(exec_id)
     loser = first_to_end(rivals)  # the winner waits at the gate
@@ -73,21 +92,20 @@ def test_of_two_processes_that_resume_at_once_one_goes_on_and_the_other_is_refus
 def test_a_worker_that_slept_through_its_lease_writes_nothing_after_its_successor(
     workshops: Callable[..., Workshop], tmp_path: Path
 ) -> None:
-    workshop = workshops(KITARU_LEASE_SECONDS="0.6")
+    workshop = workshops(KITARU_LEASE_SECONDS=LEASE)
     journal, witness = workshop.runtime.journal, workshop.witness
     exec_id = workshop.create(guarded, 7)
     path = gate(tmp_path, "gate")
     stale = workshop.child(CRASH_GATE=path)
     stale.begin(exec_id)
     held = wait_at(path)
-    stale.process.send_signal(signal.SIGSTOP)
-    early = workshop.child()
+    early = workshop.child().warm()
+    put_to_sleep(stale, workshop, exec_id)
     early.begin(exec_id)
     assert early.end() == 1
     assert early.errors.startswith("KitaruLeaseError:")
 
-    while workshop.status(exec_id) is ExecutionStatus.RUNNING:  # until the lease is over: 0.6 s at most
-        pass
+    outlast_lease(workshop, exec_id)
     successor = workshop.child()
     witness.life_begins(journal, exec_id)
     successor.begin(exec_id)
@@ -109,16 +127,15 @@ def test_a_worker_that_slept_through_its_lease_writes_nothing_after_its_successo
 def test_a_stale_worker_that_wakes_while_its_successor_works_is_refused(
     workshops: Callable[..., Workshop], tmp_path: Path
 ) -> None:
-    workshop = workshops(KITARU_LEASE_SECONDS="0.6")
+    workshop = workshops(KITARU_LEASE_SECONDS=LEASE)
     journal = workshop.runtime.journal
     exec_id = workshop.create(guarded, 7)
     paths = [gate(tmp_path, name) for name in ("first", "second")]
     stale = workshop.child(CRASH_GATE=paths[0])
     stale.begin(exec_id)
     held = wait_at(paths[0])
-    stale.process.send_signal(signal.SIGSTOP)
-    while workshop.status(exec_id) is ExecutionStatus.RUNNING:
-        pass
+    put_to_sleep(stale, workshop, exec_id)
+    outlast_lease(workshop, exec_id)
     successor = workshop.child(CRASH_GATE=paths[1])
     successor.begin(exec_id)
     held_successor = wait_at(paths[1])

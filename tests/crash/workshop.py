@@ -39,12 +39,19 @@ class Child:
             text=True,
         )
         self.errors = ""
+        self._ready = False
+
+    def warm(self) -> Child:
+        """Wait until it has imported all that it needs."""
+        assert self.process.stdout is not None
+        self._ready = self._ready or self.process.stdout.readline() == "ready\n"
+        assert self._ready, self.process.communicate()[1]
+        return self
 
     def begin(self, exec_id: str, **fate: Any) -> None:
         """Advance ``exec_id``; ``at``, ``when`` and ``only`` say at which operation of its journal it kills itself."""
+        self.warm()
         assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        assert self.process.stdout.readline() == "ready\n", self.process.communicate()[1]
         self.process.stdin.write(json.dumps({"exec_id": exec_id, **fate}) + "\n")
         self.process.stdin.flush()
 

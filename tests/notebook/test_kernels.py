@@ -260,7 +260,7 @@ def test_run_all_of_nbclient_ends_at_a_wait_and_goes_on_after_the_answer(
 def test_stored_outputs_compare_equal_when_everything_is_reused(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (desk.environment | {"KITARU_CI": "1"}).items():
         monkeypatch.setenv(name, value)
-    sources = (*ASKING[:2], "%%checkpoint more\nimport pandas as pd\npd.DataFrame({'a': [1]})", "%kitaru status")
+    sources = (*ASKING[:2], "%%checkpoint more\n[1, text]", "%kitaru status")
     notebook = notebook_of(*sources, "%kitaru lineage")
     execute(notebook, desk.folder)
     path = desk.folder / "study.ipynb"

@@ -179,6 +179,13 @@ def test_a_wait_inside_a_checkpoint_is_refused(notebook: Notebook) -> None:
     assert notebook.client.executions.pending_waits() == []
 
 
+def test_a_question_may_have_several_lines_and_variables(notebook: Notebook) -> None:
+    notebook.ok("text = r'a\\nb'")
+    notebook.run('ok = %wait approve --question "Publish?\\n\\n{text} {len(text)}"')
+    [wait] = notebook.client.executions.pending_waits()
+    assert wait.question == "Publish?\n\na\\nb 4"
+
+
 def test_several_questions_at_once_stop_once(notebook: Notebook) -> None:
     cell = "import asyncio\nfrom kitaru_nb import wait_async\n"
     cell += "both = await asyncio.gather(wait_async('a'), wait_async('b'))"

@@ -37,6 +37,7 @@ class Lab:
 
     url: str
     root: Path
+    environment: dict[str, str]
 
     def kernels(self) -> list[dict[str, Any]]:
         """The kernels that run now."""
@@ -69,7 +70,7 @@ def jupyter_lab(root: Path, private: Path, environment: dict[str, str]) -> Itera
         try:
             url = f"http://127.0.0.1:{port}"
             _until_up(url, process, private / "lab.log")
-            yield Lab(url, root)
+            yield Lab(url, root, environment)
         finally:
             process.terminate()
             process.wait(30)
@@ -102,8 +103,12 @@ class NotebookPage:
             " && w.sessionContext.session.kernel.status === 'idle' }",
             timeout=120_000,
         )
+        # Commands that come before the workspace is restored are undone by it.
+        self.page.evaluate("() => window.jupyterapp.restored.then(() => true)")
+        self.page.wait_for_selector("body[data-jp-theme-name]", state="attached")
         if dark:
             self.command("apputils:change-theme", {"theme": "JupyterLab Dark"})
+            self.page.wait_for_selector('body[data-jp-theme-light="false"]', state="attached")
         self.command("application:toggle-left-area")
 
     def command(self, name: str, arguments: dict[str, Any] | None = None) -> Any:
@@ -115,7 +120,8 @@ class NotebookPage:
 
     def run_all(self) -> None:
         """Run all cells, until the last one or the first that stops."""
-        self.command("notebook:run-all-cells")
+        answer = self.command("notebook:run-all-cells")
+        assert answer is True, answer
         self.idle()
 
     def run_cell(self, index: int) -> None:
@@ -138,6 +144,26 @@ class NotebookPage:
             "c => c.outputArea ? c.outputArea.node.innerText : '')"
         )
         return found
+
+    def outputs_of(self, index: int) -> Any:
+        """The output area of a cell, for locators."""
+        return self.page.locator(".jp-Cell").nth(index).locator(".jp-Cell-outputArea")
+
+    def end_kernel(self) -> None:
+        """Shut the kernel down."""
+        self.page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.shutdown()")
+
+    def start_kernel(self) -> None:
+        """Start a fresh kernel for the notebook, and wait until it is ready."""
+        self.page.evaluate(
+            "() => window.jupyterapp.shell.currentWidget.sessionContext.changeKernel({name: 'python3'})"
+            ".then(kernel => kernel.info).then(() => true)"
+        )
+        self.idle()
+
+    def close(self) -> None:
+        """Close the page; its kernel lives on."""
+        self.page.close()
 
     def picture(self, path: Path) -> None:
         """A screenshot."""

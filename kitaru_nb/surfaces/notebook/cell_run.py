@@ -14,7 +14,7 @@ from kitaru_nb.core.engine import Call, Input, digest
 from kitaru_nb.core.logs import captured
 from kitaru_nb.core.retry import Retry
 from kitaru_nb.core.run import Run
-from kitaru_nb.errors import KitaruUsageError
+from kitaru_nb.errors import KitaruUsageError, Paused
 from kitaru_nb.journal.fold import unpack_artifact
 from kitaru_nb.model import Event
 from kitaru_nb.surfaces.notebook import display, tracebacks
@@ -65,6 +65,10 @@ class CellRunner:
         try:
             yield
         except BaseException as error:
+            run = self.session.run
+            if isinstance(error, Paused) and run is not None and run.ending is not None:
+                error.reason = run.ending.reason  # raised from another thread, it came without
+                error.args = (error.reason,)
             tracebacks.trim(self.shell, error)
             if isinstance(error, KeyboardInterrupt | asyncio.CancelledError):
                 self._say_interrupted(source)

@@ -65,7 +65,9 @@ class KitaruMagics(Magics):
                 f"%wait takes one name, found {' '.join(words) or 'none'}.",
                 fix='answer = %wait approve --question "Publish?"',
             )
-        question = self.shell.var_expand(options["question"]) if "question" in options else None
+        question = options.get("question")
+        if question is not None:
+            question = self.shell.var_expand(question.replace("\\n", "\n"))
         timeout = seconds(options["timeout"]) if "timeout" in options else None
         return wait_for(words[0], question=question, schema=self._type(options.get("schema", "bool")), timeout=timeout)
 

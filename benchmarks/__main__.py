@@ -1,0 +1,22 @@
+"""All figures: ``python -m benchmarks [NAME ...]``. Names are those of the modules beside this one."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+ALL = ("checkpoint", "resume", "startup", "scale", "journal", "artifacts")
+
+
+def main(names: list[str]) -> None:
+    """Run the named benchmarks, or all."""
+    if unknown := set(names) - set(ALL):
+        sys.exit(f"There is no benchmark {unknown.pop()!r}; there are {', '.join(ALL)}.")
+    sys.argv[1:] = []  # each takes a folder there when it is run by itself
+    for name in names or ALL:
+        print(f"== {name}", flush=True)
+        importlib.import_module(f"benchmarks.{name}").main()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

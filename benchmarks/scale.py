@@ -1,0 +1,62 @@
+"""Many executions, and one with many checkpoints, read through the client.
+
+python -m benchmarks.scale [FOLDER]
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.journal import fill
+from benchmarks.timing import in_turns
+from kitaru_nb import KitaruClient, checkpoint, flow
+from kitaru_nb.config import Settings
+from kitaru_nb.core.advance import advance
+from kitaru_nb.core.create import create_execution
+from kitaru_nb.core.runtime import Runtime
+
+EXECUTIONS = 100_000
+CHECKPOINTS = 10_000
+TURNS = 7
+
+
+@checkpoint
+def step(i: int) -> int:
+    """The smallest unit of work."""
+    return i
+
+
+@flow
+def long_flow(count: int) -> int:
+    """Many checkpoints."""
+    return sum(step(i) for i in range(count))
+
+
+def main(folder: str | None = None) -> None:
+    """Print the lines."""
+    with tempfile.TemporaryDirectory(dir=folder) as home:
+        runtime = Runtime(Settings(Path(home), durability="process"))
+        client = KitaruClient(runtime)
+        exec_id = create_execution(runtime, long_flow, {"count": CHECKPOINTS}).exec_id
+        advance(runtime, exec_id, long_flow, poll_seconds=0)
+        fill(Path(home) / "journal.db", EXECUTIONS)
+        last = client.executions.list()[-1].exec_id
+        executions, checkpoints = f"of {EXECUTIONS:,} executions", f"of an execution with {CHECKPOINTS:,} checkpoints"
+        works: dict[str, Callable[[], object]] = {
+            f"first page {executions}": client.executions.list,
+            f"second page {executions}": lambda: client.executions.list(before=last),
+            f"waiting {executions}": lambda: client.executions.list(status="waiting"),
+            f"status {checkpoints}": lambda: runtime.journal.execution(exec_id),
+            f"all details {checkpoints}": lambda: client.executions.get(exec_id),
+            f"lineage {checkpoints}": lambda: client.executions.lineage(exec_id),
+        }
+        for name, taken in in_turns(works, TURNS).items():
+            print(f"{name}: {taken * 1e3:.1f} ms")
+        runtime.journal.close()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:2])

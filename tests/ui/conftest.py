@@ -1,0 +1,35 @@
+"""One JupyterLab and one browser for all tests of this folder; a page and a home for each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from labkit import CHROMIUM_FLAGS, Lab, jupyter_lab
+from playwright.sync_api import Browser, sync_playwright
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    root, private = tmp_path_factory.mktemp("root"), tmp_path_factory.mktemp("private")
+    environment = {"KITARU_HOME": str(private / "home"), "KITARU_USER": "ana", "KITARU_CI": ""}
+    with jupyter_lab(root, private, environment) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path="/usr/bin/chromium", headless=True, args=CHROMIUM_FLAGS)
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Where screenshots go: ``KITARU_PICTURES``, else a folder of the test."""
+    folder = Path(os.environ.get("KITARU_PICTURES", tmp_path))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

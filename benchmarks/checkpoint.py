@@ -155,11 +155,12 @@ class CommitCount:
         if not isinstance(runtime.journal, SqliteJournal):
             raise KitaruBackendError(f"{runtime.journal.url} is no SQLite journal.")
         self._commits = 0
-        # Each transaction asks for the lock of the writer once.
-        runtime.journal._connections.writer().set_trace_callback(self._see)
+        self._connection = runtime.journal._connections.writer()
+        self._connection.set_trace_callback(self._see)
 
     def _see(self, statement: str) -> None:
-        self._commits += statement == "begin immediate"
+        # What begins outside a transaction begins one, or is one.
+        self._commits += not self._connection.in_transaction
 
     def commits(self) -> int:
         """How many there were."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 
@@ -15,7 +15,7 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def in_turns(works: dict[str, Callable[[], Any]], turns: int) -> dict[str, float]:
+def in_turns(works: Mapping[str, Callable[[], Any]], turns: int) -> dict[str, float]:
     """The median seconds of each work; they take turns."""
     taken: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(turns):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any
 
 from kitaru_nb.model import (
@@ -85,11 +86,12 @@ def fold_logs(history: Iterable[Event]) -> list[LogEntry]:
 
 
 class _Folding:
-    """Builds the details event by event; `finish` gives calls their selectors."""
+    """Builds the details event by event. Calls stay fields until `finish`: a frozen value is costly to make anew."""
 
     def __init__(self, exec_id: str) -> None:
         self.exec_id = exec_id
-        self.calls: dict[str, CheckpointCall] = {}
+        self.calls: dict[str, dict[str, Any]] = {}
+        self.attempts: dict[str, dict[int, CheckpointAttempt]] = {}
         self.waits: dict[str, Wait] = {}
         self.saved: list[Artifact] = []
         self.inputs: dict[str, str] = {}
@@ -106,11 +108,19 @@ class _Folding:
     def finish(self) -> tuple[CheckpointCall, ...]:
         counts: dict[str, int] = {}
         finished = []
-        for call in sorted(self.calls.values(), key=lambda c: c.started_at or utc(0)):
-            n = counts[call.name] = counts.get(call.name, 0) + 1
-            metadata = {**self.call_metadata.get(call.call_id, {}), **call.metadata}
-            selector = call.name if n == 1 else f"{call.name}#{n}"
-            finished.append(dataclasses.replace(call, selector=selector, metadata=metadata))
+        for call_id, fields in sorted(self.calls.items(), key=lambda item: item[1]["started_at"]):
+            name = fields["name"]
+            n = counts[name] = counts.get(name, 0) + 1
+            if (logged := self.call_metadata.get(call_id)) is not None:
+                fields["metadata"] = {**logged, **fields.get("metadata", {})}
+            finished.append(
+                CheckpointCall(
+                    call_id=call_id,
+                    selector=name if n == 1 else f"{name}#{n}",
+                    attempts=tuple(self.attempts[call_id].values()),
+                    **fields,
+                )
+            )
         return tuple(finished)
 
     def _execution_created(self, event: Event) -> None:
@@ -131,63 +141,66 @@ class _Folding:
     def _checkpoint_started(self, event: Event) -> None:
         body = event.body
         previous = self.calls.get(event.key)
-        if previous is not None and previous.status in ("completed", "reused"):
+        if previous is not None and previous["status"] in ("completed", "reused"):
             return  # flushed by the keeper at the very moment when the call completed
-        call = self._call(event, "running", body.get("started_at", event.at), None)
-        attempt = CheckpointAttempt(f"{event.key}/{body['attempt']}", "running", utc(event.at), None)
-        attempts = (*previous.attempts, attempt) if previous else (attempt,)
-        self.calls[event.key] = dataclasses.replace(call, attempts=_one_per_attempt(attempts))
+        self._attempt(event, "running", utc(event.at), None)
+        self.calls[event.key] = self._call(body, "running", utc(body.get("started_at", event.at)), None)
 
     def _checkpoint_failed(self, event: Event) -> None:
-        body = event.body
+        body, ended = event.body, utc(event.at)
         failure = FailureInfo(**body["failure"])
-        call = self._call(event, "failed" if body["final"] else "running", body["started_at"], event.at)
-        attempt = CheckpointAttempt(
-            f"{event.key}/{body['attempt']}", "failed", utc(body["attempt_at"]), utc(event.at), failure
-        )
-        previous = self.calls.get(event.key)
-        attempts = (*previous.attempts, attempt) if previous else (attempt,)
-        self.calls[event.key] = dataclasses.replace(call, failure=failure, attempts=_one_per_attempt(attempts))
+        self._attempt(event, "failed", utc(body["attempt_at"]), ended, failure)
+        fields = self._call(body, "failed" if body["final"] else "running", utc(body["started_at"]), ended)
+        fields["failure"] = failure
+        self.calls[event.key] = fields
 
     def _checkpoint_completed(self, event: Event) -> None:
         body = event.body
         reused = body.get("reused")
-        started = body.get("started_at", event.at)
-        ended = started + body.get("duration", 0.0)
-        call = self._call(event, "reused" if reused else "completed", started, ended)
-        previous = self.calls.get(event.key)
-        attempt = CheckpointAttempt(f"{event.key}/{body.get('attempt', 1)}", "completed", utc(started), utc(ended))
-        artifacts = tuple(unpack_artifact(a, event.blob, self.exec_id) for a in body.get("outputs", ()))
-        self.calls[event.key] = dataclasses.replace(
-            call,
-            artifacts=artifacts,
-            attempts=_one_per_attempt((*previous.attempts, attempt) if previous else (attempt,)),
-            metadata=body.get("metadata", {}),
-            original_exec_id=reused and reused["exec_id"],
-            original_call_id=reused and reused["call_id"],
-            partial=tuple(body.get("partial", ())),
-        )
+        at = body.get("started_at", event.at)
+        started, ended = utc(at), utc(at + body.get("duration", 0.0))
+        self._attempt(event, "completed", started, ended)
+        fields = self._call(body, "reused" if reused else "completed", started, ended)
+        fields["artifacts"] = tuple([unpack_artifact(a, event.blob, self.exec_id) for a in body.get("outputs", ())])
+        if "metadata" in body:
+            fields["metadata"] = body["metadata"]
+        if "partial" in body:
+            fields["partial"] = tuple(body["partial"])
+        if reused:
+            fields["original_exec_id"], fields["original_call_id"] = reused["exec_id"], reused["call_id"]
+        self.calls[event.key] = fields
 
-    def _call(self, event: Event, status: str, started: float, ended: float | None) -> CheckpointCall:
-        body = event.body
-        inputs = tuple(
-            CallInput(name, token, preview, tuple(sources)) for name, token, preview, sources in body.get("inputs", ())
-        )
-        sources = dict.fromkeys(s for i in inputs for s in i.sources if ":" not in s)
-        return CheckpointCall(
-            call_id=event.key,
-            name=body["name"],
-            selector=body["name"],
-            checkpoint_type=body.get("type"),
-            status=status,
-            started_at=utc(started),
-            ended_at=None if ended is None else utc(ended),
-            parent=body.get("parent") or None,
-            parent_call_ids=tuple(sources),
-            after=tuple(body.get("after", ())),
-            inputs=inputs,
-            code=body.get("code"),
-        )
+    def _attempt(
+        self, event: Event, status: str, started: datetime, ended: datetime | None, failure: FailureInfo | None = None
+    ) -> None:
+        """The last word on each attempt: its end replaces its start."""
+        number = event.body.get("attempt", 1)
+        attempts = self.attempts.setdefault(event.key, {})
+        if (before := attempts.get(number)) is not None and before.started_at is not None:
+            started = before.started_at
+        attempts[number] = CheckpointAttempt(f"{event.key}/{number}", status, started, ended, failure)
+
+    def _call(self, body: Mapping[str, Any], status: str, started: datetime, ended: datetime | None) -> dict[str, Any]:
+        """The fields of a call that all of its events tell."""
+        inputs = []
+        sources: dict[str, None] = {}
+        for name, token, preview, found in body.get("inputs", ()):
+            inputs.append(CallInput(name, token, preview, tuple(found)))
+            for source in found:
+                if ":" not in source:
+                    sources[source] = None
+        return {
+            "name": body["name"],
+            "checkpoint_type": body.get("type"),
+            "status": status,
+            "started_at": started,
+            "ended_at": ended,
+            "parent": body.get("parent") or None,
+            "parent_call_ids": tuple(sources),
+            "after": tuple(body.get("after", ())),
+            "inputs": tuple(inputs),
+            "code": body.get("code"),
+        }
 
     def _wait_created(self, event: Event) -> None:
         body = event.body
@@ -223,13 +236,3 @@ class _Folding:
 
     def _artifact_saved(self, event: Event) -> None:
         self.saved.append(unpack_artifact(event.body["artifact"], event.blob, self.exec_id))
-
-
-def _one_per_attempt(attempts: tuple[CheckpointAttempt, ...]) -> tuple[CheckpointAttempt, ...]:
-    """The last word on each attempt: its end replaces its start."""
-    latest: dict[str, CheckpointAttempt] = {}
-    for attempt in attempts:
-        before = latest.get(attempt.attempt_id)
-        started = before.started_at if before and before.started_at else attempt.started_at
-        latest[attempt.attempt_id] = dataclasses.replace(attempt, started_at=started)
-    return tuple(latest.values())

@@ -22,6 +22,7 @@ from kitaru_nb import (
     flow,
     wait,
 )
+from kitaru_nb.core import interrupts
 from kitaru_nb.core.handle import FlowHandle
 from kitaru_nb.core.interrupts import UserCode
 from kitaru_nb.core.local import threads
@@ -328,8 +329,9 @@ class Stolen(MemoryJournal):
         return super().append(exec_id, events, lease=lease)
 
 
-def test_a_fenced_worker_stops_whatever_the_flow_handles(tmp_path: Path) -> None:
-    journal = Stolen("memory://stolen")
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_fenced_worker_stops_whatever_the_flow_handles(tmp_path: Path, is_async: bool) -> None:
+    journal = Stolen(f"memory://stolen {is_async}")
     journal.steal_at = 3
     bench = Bench(tmp_path, journal=journal)
     ran: list[int] = []
@@ -339,14 +341,28 @@ def test_a_fenced_worker_stops_whatever_the_flow_handles(tmp_path: Path) -> None
         ran.append(n)
         return n
 
+    @checkpoint
+    async def step_async(n: int) -> int:
+        ran.append(n)
+        return n
+
     @flow
-    def stubborn() -> None:
+    def plain() -> None:
         for n in range(10):
             try:
                 step(n)
             except Exception:
                 ran.append(-1)
 
+    @flow
+    async def asynchronous() -> None:
+        for n in range(10):
+            try:
+                await step_async(n)
+            except Exception:
+                ran.append(-1)
+
+    stubborn = asynchronous if is_async else plain
     exec_id = bench.create(stubborn)
     outcome = bench.advance(exec_id, stubborn)
     assert outcome.status == "interrupted"
@@ -446,6 +462,32 @@ def test_what_was_sent_and_did_not_arrive_is_taken_back_on_leaving() -> None:
     blocked.release()
     thread.join(10)
     assert seen[-1] == "unharmed"
+
+
+def test_nothing_is_left_pending_after_a_thread_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The exception was sent while the thread was on its way out: what arrived too late must not hit other code."""
+    sent: list[Any] = []
+    monkeypatch.setattr(interrupts, "_raise_in", lambda thread, error: sent.append((thread, error)))
+    user_code = UserCode()
+    user_code.enter()
+    me = threading.get_ident()
+    stopper = threading.Thread(target=user_code.stop)
+    stopper.start()
+    stopper.join()
+    assert sent == [(me, Paused)]
+    assert user_code.leave() is True
+    assert sent == [(me, Paused), (me, None)]
+    assert user_code.leave() is False
+
+
+def test_a_thread_that_was_told_to_end_does_so_when_it_comes_back_to_user_code() -> None:
+    user_code = UserCode()
+    user_code.end(threading.get_ident())
+    with pytest.raises(SystemExit):
+        user_code.enter()
+    user_code.ended()
+    user_code.enter()
+    assert user_code.leave()
 
 
 # processes

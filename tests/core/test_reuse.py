@@ -13,6 +13,7 @@ import pytest
 
 from core.bench import Bench, Shop, forget, let_go, until
 from kitaru_nb import KitaruUserCodeError, Paused, checkpoint, flow
+from kitaru_nb.core.launch import run_on_thread
 
 READER = """
 from kitaru_nb import checkpoint, flow
@@ -172,6 +173,23 @@ def test_the_key_of_an_interrupted_execution_continues_it(bench: Bench) -> None:
     assert again.exec_id == first.exec_id
     assert again.wait() == "done"
     assert ran == ["step"]
+
+
+def test_an_execution_that_a_thread_advances_gets_no_second_one(bench: Bench) -> None:
+    go_on = threading.Event()
+
+    @flow
+    def order() -> str:
+        assert go_on.wait(10)
+        return "done"
+
+    bound = bench.bind(order, key="k")
+    first, second = bound.run(), bound.run()
+    assert first.local is not None
+    assert run_on_thread(bench.runtime, first.exec_id, bound) is first.local
+    go_on.set()
+    assert first.wait() == second.wait() == "done"
+    assert bench.kinds(first).count("execution.claimed") == 1
 
 
 def test_many_threads_with_one_key_start_one_execution(disk: Bench) -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from kitaru_nb import checkpoint, flow, wait
 
 @dataclass(frozen=True)
-class Notes:
+class Outcome:
     topic: str
     words: int
 
@@ -24,10 +24,10 @@ class Trouble(Exception):
     pass
 
 @checkpoint
-def research(topic: str) -> Notes:
+def research(topic: str) -> Outcome:
     with open("ran.txt", "a") as file:
         file.write(f"research {topic}\\n")
-    return Notes(topic, 3)
+    return Outcome(topic, 3)
 
 @checkpoint
 def broken() -> None:
@@ -36,8 +36,8 @@ def broken() -> None:
     raise Trouble("as ever")
 
 @checkpoint
-def publish(notes: Notes) -> str:
-    assert isinstance(notes, Notes), type(notes).__module__
+def publish(notes: Outcome) -> str:
+    assert isinstance(notes, Outcome), type(notes).__module__
     return f"published {notes.topic}"
 
 @flow
@@ -61,7 +61,8 @@ except KitaruWaitingError:
     print(handle.exec_id)
 """
 
-GUARDED = BODY + "\nif __name__ == '__main__':\n" + "".join(f"    {line}\n" for line in START.splitlines())
+GUARD = "\nif __name__ == '__main__':\n    open('ran.txt', 'a').write('main\\n')\n"
+GUARDED = BODY + GUARD + "".join(f"    {line}\n" for line in START.splitlines())
 UNGUARDED = BODY + START
 MODULE = "import sys; sys.path.insert(0, 'package')\nfrom flows.brief import brief\n" + START
 NOTEBOOK = f"""
@@ -91,7 +92,8 @@ def test_an_answer_from_another_process_starts_a_fresh_one_that_finds_the_flow(s
     started = shop.bench.answer(exec_id, True, by="ann")
     assert started.worker is not None
     assert handle.wait(40) == "published agents", shop.output(exec_id)
-    assert (shop.folder / "ran.txt").read_text().splitlines() == ["research agents", "broken"]
+    ran = (shop.folder / "ran.txt").read_text().splitlines()
+    assert ran == [*(["main"] if place == "guarded script" else []), "research agents", "broken"]
     assert "completed" in shop.output(exec_id)
 
 
@@ -136,7 +138,7 @@ def test_a_worker_that_dies_before_it_begins_is_not_waited_for(shop: Shop, monke
 
 def test_a_flow_that_can_not_travel_runs_here_and_is_resumed_here(shop: Shop) -> None:
     source = NOTEBOOK.replace("class Trouble", "import threading\\nlock = threading.Lock()\\n\\nclass Trouble").replace(
-        "return Notes(topic, 3)", "return lock and Notes(topic, 3)"
+        "return Outcome(topic, 3)", "return lock and Outcome(topic, 3)"
     )
     source += """
 from kitaru_nb import KitaruClient

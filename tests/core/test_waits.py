@@ -29,6 +29,10 @@ from kitaru_nb import (
     wait,
     wait_async,
 )
+from kitaru_nb.core import control
+from kitaru_nb.core import handle as handles
+from kitaru_nb.core.handle import FlowHandle
+from kitaru_nb.core.launch import run_on_thread
 from kitaru_nb.journal.base import Journal, this_process
 from kitaru_nb.journal.memory import MemoryJournal
 from kitaru_nb.model import Event, Lease
@@ -157,8 +161,6 @@ def test_many_answers_at_once_leave_one(disk: Bench) -> None:
         everybody.wait()
         try:
             disk.runtime.journal.execution(exec_id)
-            from kitaru_nb.core import control
-
             pending = control.find_wait(disk.runtime, exec_id, None)
             control._resolve(disk.runtime, pending, {"value": n % 2 == 0, "by": f"p{n}", "via": "client"})
             outcomes.append(f"p{n}")
@@ -402,8 +404,6 @@ def test_the_clock_resolves_what_was_let_go_when_somebody_looks(bench: Bench) ->
     handle = bench.run(sleeping)
     let_go(handle)
     assert bench.executions.resume_due() == []
-    from kitaru_nb.core import control
-
     control.resume_due(bench.runtime, at=instant.timestamp() + 1)
     assert handle.wait() == "woke up: None"
 
@@ -432,6 +432,23 @@ def test_resuming_what_still_waits_says_how_to_answer(bench: Bench) -> None:
     with pytest.raises(KitaruStateError, match="still waits for 'approve'") as caught:
         bench.executions.resume(handle.exec_id)
     assert caught.value.fix == f"kitaru executions input {handle.exec_id} --wait approve --value true"
+
+
+def test_an_answered_execution_is_waited_for_while_a_worker_is_on_its_way_and_no_longer(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process answered, and its worker never came."""
+    monkeypatch.setattr(handles, "TAKEN_UP_WITHIN", 0.3)
+    exec_id = bench.create(quick_brief, topic="x")
+    bench.advance(exec_id, quick_brief)
+    (pending,) = bench.executions.pending_waits(exec_id)
+    answered = time.time()
+    body = {"value": True, "by": "ann", "via": "cli"}
+    bench.runtime.journal.append(exec_id, [Event(exec_id, "wait.resolved", pending.wait_id, answered, body)])
+    with pytest.raises(KitaruStateError, match="no worker has taken it up yet") as caught:
+        bench.executions.handle(exec_id).wait(10)
+    assert time.time() - answered > 0.3
+    assert caught.value.fix == f"kitaru executions resume {exec_id}"
 
 
 # races
@@ -464,13 +481,13 @@ def interposed(tmp_path: Any) -> tuple[Bench, Interposed]:
 def test_an_answer_while_the_worker_lets_go_is_never_lost(interposed: tuple[Bench, Interposed], moment: str) -> None:
     """Before the release the answerer sees a live worker; after it, its fresh worker and the old one race."""
     bench, journal = interposed
-    setattr(journal, moment, lambda: bench.answer(exec_id[0], True))
-    handle = bench.bind(quick_brief)
-    started = handle.run("agents")
-    exec_id = [started.exec_id]
-    assert until(lambda: started.status == "completed")
-    assert started.wait() == "agents: True"
-    kinds = bench.kinds(started)
+    exec_id = bench.create(quick_brief, topic="agents")
+    setattr(journal, moment, lambda: bench.answer(exec_id, True))
+    local = run_on_thread(bench.runtime, exec_id, bench.bind(quick_brief))
+    handle = FlowHandle[str](bench.runtime, exec_id, local)
+    until(lambda: handle.status == "completed")
+    assert handle.wait() == "agents: True"
+    kinds = bench.kinds(exec_id)
     assert kinds.count("wait.resolved") == 1
     assert kinds.count("execution.completed") == 1
 

@@ -125,6 +125,20 @@ def test_a_wait_ends_the_kernel_and_the_answer_goes_on(desk: Desk) -> None:
     assert desk.counted == ["draft", "publish"]
 
 
+def test_an_answer_through_the_client_starts_a_worker_that_ends_the_notebook(desk: Desk) -> None:
+    desk.write("ok = %wait approve", "%%checkpoint publish\nfinal = ok", "print(final)")
+    outcome = desk.run()
+    desk.client.executions.input(outcome.exec_id, value=True)
+    deadline = time.monotonic() + 60
+    while not desk.client.executions.get(outcome.exec_id).status.ended:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    while "True\n" not in desk.outputs(outcome):  # the copy is written after the last event
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert str(desk.client.executions.get(outcome.exec_id).status) == "completed"
+
+
 def answered(desk: Desk, outcome: NotebookOutcome) -> Any:
     from kitaru_nb.model import Event
 

@@ -96,19 +96,22 @@ class NotebookPage:
 
     def __init__(self, browser: Browser, lab: Lab, name: str, *, dark: bool = False) -> None:
         self.page: Page = browser.new_page(viewport={"width": 1280, "height": 1500})
-        self.page.goto(f"{lab.url}/lab/tree/{name}?token={TOKEN}")
+        # A workspace of its own, else JupyterLab opens what the page before had open.
+        self.page.goto(f"{lab.url}/lab/workspaces/{Path(name).stem}/tree/{name}?token={TOKEN}")
         self.page.wait_for_function(
-            "() => { const w = window.jupyterapp?.shell?.currentWidget; return w?.sessionContext?.isReady"
+            "name => { const w = window.jupyterapp?.shell?.currentWidget;"
+            " return w?.sessionContext?.isReady && w.sessionContext.path === name"
             " && w.sessionContext.session?.kernel?.connectionStatus === 'connected'"
             " && w.sessionContext.session.kernel.status === 'idle' }",
+            arg=name,
             timeout=120_000,
         )
         # Commands that come before the workspace is restored are undone by it.
         self.page.evaluate("() => window.jupyterapp.restored.then(() => true)")
         self.page.wait_for_selector("body[data-jp-theme-name]", state="attached")
-        if dark:
-            self.command("apputils:change-theme", {"theme": "JupyterLab Dark"})
-            self.page.wait_for_selector('body[data-jp-theme-light="false"]', state="attached")
+        self.command("apputils:change-theme", {"theme": f"JupyterLab {'Dark' if dark else 'Light'}"})
+        light = "false" if dark else "true"
+        self.page.wait_for_selector(f'body[data-jp-theme-light="{light}"]', state="attached")
         self.command("application:toggle-left-area")
 
     def command(self, name: str, arguments: dict[str, Any] | None = None) -> Any:

@@ -19,6 +19,7 @@ from kitaru_nb.surfaces.notebook.display import GREEN, RED, card, muted
 
 _BUTTONS = 6  # more choices than these become a list
 _WIDE = {"width": "min(520px, 95%)"}
+_BUTTON = {"width": "auto", "min_width": "90px", "align_self": "flex-start"}
 
 
 def answer_form(runtime: Runtime, exec_id: str, wait: WaitRequest, head: str, foot: str) -> Mapping[str, Any]:
@@ -57,7 +58,7 @@ class Form:
         return widgets.HBox(made, layout={"flex_flow": "row wrap"})
 
     def _button(self, label: str, read: Callable[[], Any], style: str) -> Any:
-        button = widgets.Button(description=label, button_style=style, layout={"width": "auto", "min_width": "90px"})
+        button = widgets.Button(description=label, button_style=style, layout=_BUTTON)
         button.on_click(lambda _: self.send(read))
         return button
 

@@ -36,7 +36,8 @@ test: $(STAMP) lint  ## Everything: unit, contract, crash, notebook and browser 
 bench: $(STAMP)  ## Figures, each as a ratio to a physical floor measured in the same run.
 	$(BIN)/python -m benchmarks
 
-docs: $(STAMP)  ## Generate the reference pages and check every code block of the docs.
+docs: $(STAMP)  ## Write the reference anew and check every code block, link and command of the docs.
+	$(BIN)/python docs/generate.py
 	$(BIN)/python -m pytest -q tests/docs
 
 clean:

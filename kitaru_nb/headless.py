@@ -230,8 +230,16 @@ async def _end_kernel(manager: Any, client: CellByCell, *, interrupted: bool) ->
         await manager.interrupt_kernel()  # a kernel that runs a cell doesn't hear that it shall end
     if client.kc is not None:
         client.kc.stop_channels()
-    if manager.has_kernel:
-        await manager.shutdown_kernel(now=not alive)
+    if not manager.has_kernel:
+        return
+    if alive:
+        # What shutdown_kernel() does, without its interrupt: the kernel is idle and would report a KeyboardInterrupt.
+        manager.stop_restarter()
+        await manager.request_shutdown()
+        await manager.finish_shutdown()
+        await manager.cleanup_resources()
+    else:
+        await manager.shutdown_kernel(now=True)
 
 
 class _Pause:

@@ -108,7 +108,8 @@ def main() -> None:
         demo.kitaru("executions", "diff", exec_id, replayed)
     if calls and (again or left):
         sys.exit("demo: a model call was paid twice, or a process was left behind")
-    print(f"\nDone in {time.monotonic() - began:.0f} s. State: {os.path.relpath(HOME)}. The post: notebooks/published.md")
+    print(f"\nDone in {time.monotonic() - began:.0f} s.")
+    print(f"State: {os.path.relpath(HOME)}. The post: notebooks/published.md")
     print("Open the same notebook in JupyterLab:  make lab")
 
 

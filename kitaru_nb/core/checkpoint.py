@@ -20,7 +20,7 @@ from kitaru_nb.core.engine import Call, Input, digest
 from kitaru_nb.core.futures import CheckpointFuture, Futures, background_loop, pending, resolve, running_loop
 from kitaru_nb.core.retry import Retry, as_retry
 from kitaru_nb.core.run import Run, recorded_failure
-from kitaru_nb.errors import KitaruTimeoutError, KitaruUsageError
+from kitaru_nb.errors import KitaruFeatureNotAvailableError, KitaruTimeoutError, KitaruUsageError
 from kitaru_nb.model import Artifact, Event
 
 P = ParamSpec("P")
@@ -65,6 +65,11 @@ class Checkpoint(Generic[P, R]):
         if timeout is not None and timeout <= 0:
             raise KitaruUsageError(
                 f"timeout={timeout!r} can't be: expected seconds > 0.", fix="@checkpoint(timeout=30)"
+            )
+        if runtime not in (None, "inline"):
+            raise KitaruFeatureNotAvailableError(
+                f"runtime={runtime!r} is not offered; a checkpoint runs in its flow's process ('inline').",
+                fix="@checkpoint, without runtime=",
             )
         functools.update_wrapper(self, func)
         self.func = func

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from core.bench import Bench
-from kitaru_nb import KitaruUsageError, KitaruUserCodeError, checkpoint, flow
+from kitaru_nb import KitaruFeatureNotAvailableError, KitaruUsageError, KitaruUserCodeError, checkpoint, flow
 
 
 @dataclass
@@ -424,3 +424,9 @@ def _comparable(event: Any) -> Any:
     if "result" in body:
         body["result"].pop("artifact_id")
     return event.kind, event.key, body, event.blob if event.kind == "checkpoint.completed" else None
+
+
+def test_a_runtime_that_is_not_offered_is_refused_where_the_checkpoint_is_made() -> None:
+    with pytest.raises(KitaruFeatureNotAvailableError, match="isolated") as caught:
+        checkpoint(runtime="isolated")(double.func)
+    assert caught.value.fix is not None

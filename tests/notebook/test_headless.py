@@ -193,10 +193,14 @@ def test_one_key_is_one_execution(desk: Desk) -> None:
     assert desk.counted == ["draft"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("body", ["import time\nwhile not up():\n    time.sleep(0.01)", None])
-def test_a_signal_to_the_runner_is_a_durable_pause(desk: Desk, number: signal.Signals, body: str | None) -> None:
-    body = body or "import asyncio\nwhile not up():\n    await asyncio.sleep(0.01)"
+@pytest.mark.parametrize(
+    ("number", "body"),
+    [
+        (signal.SIGTERM, "import time\nwhile not up():\n    time.sleep(0.01)"),
+        (signal.SIGINT, "import asyncio\nwhile not up():\n    await asyncio.sleep(0.01)"),
+    ],
+)
+def test_a_signal_to_the_runner_is_a_durable_pause(desk: Desk, number: signal.Signals, body: str) -> None:
     desk.write(
         COUNT + "\nimport os\ndef up():\n    open('hangs', 'w').close()\n    return os.path.exists('up.txt')",
         "%%checkpoint draft\ncount('draft')\ntext = 'post'",

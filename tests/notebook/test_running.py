@@ -132,6 +132,14 @@ def test_an_interrupt_keeps_what_was_finished_inside(notebook: Notebook, body: s
     assert [word.lstrip("a") for word in notebook.counted] == ["step1", "step2"]
 
 
+def test_a_reset_of_the_namespace_breaks_nothing(notebook: Notebook) -> None:
+    notebook.ok("%%checkpoint a\nx = 1")
+    notebook.ok("%reset -f")
+    assert "x" not in notebook.ns
+    assert notebook.ok("%%checkpoint a\nx = 1").status == "cached"
+    assert notebook.ns["x"] == 1
+
+
 def test_a_failed_cell_that_was_repaired_keeps_its_finished_children(notebook: Notebook) -> None:
     notebook.counting()
     notebook.ok(HELPERS)

@@ -6,6 +6,7 @@ import types
 from typing import Any
 
 from kitaru_nb.errors import Paused
+from kitaru_nb.surfaces.notebook.transformer import SESSION
 
 _OWN = (__name__.partition(".")[0] + ".", "asyncio.", "concurrent.futures.")
 
@@ -62,4 +63,4 @@ def user_frames(tb: types.TracebackType | None, shell: Any) -> types.TracebackTy
 
 def _is_entry(frame: types.FrameType) -> bool:
     """The one-line cell that calls the session, whose text is the whole cell quoted."""
-    return frame.f_code.co_names[:1] in (("__kitaru_run__",), ("__kitaru_run_async__",))
+    return frame.f_code.co_names[:2] == ("get_ipython", SESSION)

@@ -15,8 +15,10 @@ from kitaru_nb.errors import KitaruUsageError
 
 _inside_body = False
 
-RUN = "__kitaru_run__"
-RUN_ASYNC = "__kitaru_run_async__"
+#: Through the shell rather than a variable of the user's, so that ``%reset`` and ``del`` can't break it.
+SESSION = "kitaru_session"
+RUN = f"get_ipython().{SESSION}.cells.run"
+RUN_ASYNC = f"get_ipython().{SESSION}.cells.run_async"
 
 
 def make_transformer(tags_of_cell: Callable[[], Sequence[str]]) -> Callable[[list[str]], list[str]]:

@@ -58,7 +58,7 @@ class AppendContract(JournalSetup):
         journal.history(exec_id)[-1].body["values"].append(3)
         assert journal.history(exec_id)[-1].body == {"values": [1]}
 
-    @pytest.mark.parametrize("value", [float("nan"), object(), b"bytes", {1, 2}], ids=lambda value: type(value).__name__)
+    @pytest.mark.parametrize("value", [float("nan"), object(), b"bytes", {1, 2}], ids=["nan", "object", "bytes", "set"])
     def test_what_is_no_json_is_refused_and_nothing_is_written(
         self, journal: Journal, exec_id: str, value: object
     ) -> None:

@@ -36,7 +36,7 @@ def long_flow(count: int) -> int:
 
 
 def main(folder: str | None = None) -> None:
-    """Print the lines."""
+    """Print the table."""
     with tempfile.TemporaryDirectory(dir=folder) as home:
         runtime = Runtime(Settings(Path(home), durability="process"))
         client = KitaruClient(runtime)
@@ -53,8 +53,9 @@ def main(folder: str | None = None) -> None:
             f"all details {checkpoints}": lambda: client.executions.get(exec_id),
             f"lineage {checkpoints}": lambda: client.executions.lineage(exec_id),
         }
+        print(f"{'milliseconds':52}{'median':>8}{'quickest':>9}")
         for name, taken in in_turns(works, TURNS).items():
-            print(f"{name}: {taken * 1e3:.1f} ms")
+            print(f"{name:52}{taken.median * 1e3:8.1f}{taken.quickest * 1e3:9.1f}")
         runtime.journal.close()
 
 

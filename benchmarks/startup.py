@@ -35,7 +35,7 @@ print(time.perf_counter() - start)
 
 
 def main() -> None:
-    """Print the lines."""
+    """Print the table."""
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "KITARU_HOME": f"{folder}/home", "PYTHONPYCACHEPREFIX": f"{folder}/bytecode"}
         environment |= {"PYTHONPATH": REPO, "IPYTHONDIR": f"{folder}/ipython"}
@@ -44,12 +44,14 @@ def main() -> None:
         in_turns(works, 2)  # compile, and create the journal
         found = in_turns(works, TURNS)
         bare = found.pop("bare python")
-        print(f"bare python: {bare * 1e3:.0f} ms")
+        print(f"{'milliseconds':36}{'median':>8}{'quickest':>9}")
+        print(f"{'bare python':36}{bare.median * 1e3:8.0f}{bare.quickest * 1e3:9.0f}")
         for name, taken in found.items():
-            print(f"{name}: {taken * 1e3:.0f} ms, {(taken - bare) * 1e3:.0f} ms above bare python")
+            above = [(taken.median - bare.median) * 1e3, (taken.quickest - bare.quickest) * 1e3]
+            print(f"{f'{name}, above it':36}{above[0]:8.0f}{above[1]:9.0f}")
         run(LOAD_EXT, environment)
-        taken = statistics.median(float(run(LOAD_EXT, environment)) for _ in range(TURNS))
-        print(f"%load_ext kitaru_nb: {taken * 1e3:.0f} ms")
+        loads = [float(run(LOAD_EXT, environment)) * 1e3 for _ in range(TURNS)]
+        print(f"{'%load_ext kitaru_nb':36}{statistics.median(loads):8.0f}{min(loads):9.0f}")
 
 
 def run(code: str, environment: Mapping[str, str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -15,10 +15,17 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def in_turns(works: Mapping[str, Callable[[], Any]], turns: int) -> dict[str, float]:
-    """The median seconds of each work; they take turns."""
+class Taken(NamedTuple):
+    """Seconds of one work over all its turns. The quickest turn is what it takes when nothing else runs."""
+
+    median: float
+    quickest: float
+
+
+def in_turns(works: Mapping[str, Callable[[], Any]], turns: int) -> dict[str, Taken]:
+    """How long each work takes; they take turns."""
     taken: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(turns):
         for name, work in works.items():
             taken[name].append(seconds(work))
-    return {name: statistics.median(each) for name, each in taken.items()}
+    return {name: Taken(statistics.median(each), min(each)) for name, each in taken.items()}

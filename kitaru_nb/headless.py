@@ -144,7 +144,8 @@ def run_notebook(
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
-    snapshot = runtime.store.write(_serialized(notebook), name="notebook", kind="blob")
+    text = nbformat.writes(notebook)  # type: ignore[no-untyped-call]
+    snapshot = runtime.store.write(text, name="notebook", kind="blob")
     target = (output or path.with_suffix(".executed.ipynb")).absolute()
     ref = {
         "kind": "notebook",
@@ -224,10 +225,11 @@ async def _run_cells(runtime: Runtime, exec_id: str, notebook: Any, path: Path, 
 
 
 async def _end_kernel(manager: Any, client: CellByCell, *, interrupted: bool) -> None:
-    """End the kernel: gently, so that it gives its lease back, unless it is dead or deaf."""
+    """End the kernel gently, so that it gives its lease back; one that runs a cell leaves that first."""
     alive = manager.has_kernel and await manager.is_alive()
     if alive and interrupted:
-        await manager.interrupt_kernel()  # a kernel that runs a cell doesn't hear that it shall end
+        await manager.interrupt_kernel()
+        await _until_idle(client.kc)
     if client.kc is not None:
         client.kc.stop_channels()
     if not manager.has_kernel:
@@ -240,6 +242,16 @@ async def _end_kernel(manager: Any, client: CellByCell, *, interrupted: bool) ->
         await manager.cleanup_resources()
     else:
         await manager.shutdown_kernel(now=True)
+
+
+async def _until_idle(kernel: Any) -> None:
+    """Wait until the kernel has left the cell that it runs, a few seconds at most."""
+    if kernel is None:
+        return
+    message = kernel.kernel_info()
+    with suppress(queue.Empty):  # deaf: it will be killed
+        while (await kernel.get_shell_msg(timeout=5.0))["parent_header"].get("msg_id") != message:
+            continue
 
 
 class _Pause:
@@ -354,15 +366,11 @@ def _parsed(text: str) -> Any:
     return nbformat.reads(text, as_version=4)  # type: ignore[no-untyped-call]
 
 
-def _serialized(notebook: Any) -> str:
-    return str(nbformat.writes(notebook))  # type: ignore[no-untyped-call]
-
-
 def write_notebook(notebook: Any, path: Path) -> None:
     """Write the executed copy, whole or not at all. Raises `KitaruBackendError`."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
-        temporary.write_text(_serialized(notebook), encoding="utf-8")
+        temporary.write_text(nbformat.writes(notebook), encoding="utf-8")  # type: ignore[no-untyped-call]
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)

@@ -91,6 +91,7 @@ class Run:
         self.frame = Frame(self, "", "", strict=strict)
         self.options: Mapping[str, Any] = {}
         self.cache: bool | None = None
+        self.after_answer: Callable[[e.WaitRequest, Mapping[str, Any]], None] | None = None
         self.ending: Ending | None = None
         self.wake = threading.Event()
         self.task: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None

@@ -184,6 +184,8 @@ def schema_of(schema: Any) -> tuple[Mapping[str, Any], Any]:
 def _answered(request: WaitRequest, body: Mapping[str, Any], adapter: Any, frame: Frame) -> Any:
     if body.get("aborted"):
         raise KitaruStateError(f"Wait {request.name!r} of {frame.run.exec_id} was aborted by {body['by']}.")
+    if frame.run.after_answer is not None:
+        frame.run.after_answer(request, body)
     if body["via"] == "clock":
         return None
     value = body.get("value")

@@ -21,7 +21,6 @@ from kitaru_nb.model import (
 )
 
 _ARTIFACT_FIELDS = tuple(f.name for f in dataclasses.fields(Artifact) if f.name not in ("data", "exec_id"))
-_PACKED = frozenset(_ARTIFACT_FIELDS)
 
 
 def pack_artifact(artifact: Artifact, blob: bytearray) -> dict[str, Any]:
@@ -41,17 +40,32 @@ def pack_artifact(artifact: Artifact, blob: bytearray) -> dict[str, Any]:
 
 
 def unpack_artifact(body: Mapping[str, Any], blob: bytes | None, exec_id: str) -> Artifact:
-    """Inverse of `pack_artifact`."""
-    fields = {name: value for name, value in body.items() if name in _PACKED}
-    for name in ("names", "tags"):
-        if name in fields:
-            fields[name] = tuple(fields[name])
-    if fields.get("token") is True:
-        fields["token"] = f"{fields['serializer']}:{fields['digest']}"
-    if (inline := body.get("inline")) is not None:
+    """Inverse of `pack_artifact`. Written out by position: a resume does this for each value that it gives back."""
+    get = body.get
+    serializer, digest = body["serializer"], body["digest"]
+    token = get("token")
+    data = None
+    if (inline := get("inline")) is not None:
         start, length = inline
-        fields["data"] = (blob or b"")[start : start + length]
-    return Artifact(exec_id=exec_id, **fields)
+        data = (blob or b"")[start : start + length]
+    return Artifact(
+        get("artifact_id", ""),
+        get("name", ""),
+        get("kind", "output"),
+        serializer,
+        get("python_type", ""),
+        get("media_type", ""),
+        digest,
+        body["size"],
+        f"{serializer}:{digest}" if token is True else token,
+        get("preview") or {},
+        data,
+        tuple(get("names", ())),
+        exec_id,
+        get("producing_call"),
+        tuple(get("tags", ())),
+        get("metadata") or {},
+    )
 
 
 def fold(execution: Execution, history: Iterable[Event]) -> Execution:

@@ -11,6 +11,7 @@ import pytest
 
 from core.bench import Bench
 from kitaru_nb import KitaruFeatureNotAvailableError, KitaruUsageError, KitaruUserCodeError, checkpoint, flow
+from kitaru_nb.core.submitted import MAX_THREADS
 
 
 @dataclass
@@ -178,15 +179,18 @@ def test_after_waits_for_the_futures_and_records_the_order(bench: Bench) -> None
 
 
 def test_calls_that_submit_calls_do_not_lock_up_the_pool(bench: Bench) -> None:
+    full = threading.Barrier(MAX_THREADS)
+
     @checkpoint
     def outer(n: int) -> int:
+        full.wait(10)  # every thread of the pool is taken, before the first of them submits what it waits for
         return sum(double.map([n, n + 1]).results())
 
     @flow
     def nested() -> int:
-        return sum(outer.map(range(100)).results())
+        return sum(outer.map(range(MAX_THREADS)).results())
 
-    assert bench.run(nested).wait(30) == sum(2 * n + 2 * (n + 1) for n in range(100))
+    assert bench.run(nested).wait(10) == sum(2 * n + 2 * (n + 1) for n in range(MAX_THREADS))
 
 
 def test_submitted_calls_run_side_by_side(bench: Bench) -> None:

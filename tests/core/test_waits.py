@@ -71,15 +71,25 @@ def quick_brief(topic: str) -> str:
     return f"{topic}: {wait('approve', question='Publish?', timeout=0)}"
 
 
-def test_an_answer_continues_the_polling_thread_promptly(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_answer_continues_the_polling_thread_promptly(bench: Bench) -> None:
+    def seconds() -> float:
+        handle = bench.run(brief, "agents")
+        bench.asked(handle)
+        answered = time.monotonic()
+        bench.answer(handle, True)
+        assert handle.wait() == "published notes on agents"
+        return time.monotonic() - answered
+
+    assert min(seconds() for _ in range(5)) < 0.3  # the quickest of five: other processes want the machine too
+
+
+def test_an_answer_to_a_polling_thread_starts_no_other_worker(bench: Bench) -> None:
     handle = bench.run(brief, "agents")
     (asked,) = bench.asked(handle)
     assert asked.question == "Publish notes on agents?"
     assert asked.after == (bench.get(handle).checkpoints[0].call_id,)
-    answered = time.monotonic()
     started = bench.answer(handle, True, by="ann")
     assert handle.wait() == "published notes on agents"
-    assert time.monotonic() - answered < 0.3
     assert started.worker is None
     (resolved,) = bench.get(handle).waits
     assert (resolved.status, resolved.value, resolved.resolved_by, resolved.via) == ("resolved", True, "ann", "client")
@@ -360,6 +370,25 @@ def test_a_wait_does_not_let_go_while_calls_are_in_progress(bench: Bench) -> Non
     assert bench.kinds(handle).index("checkpoint.completed") < bench.kinds(handle).index("execution.waiting")
     bench.answer(handle, True)
     assert handle.wait() == [True, "finished"]
+
+
+def test_a_wait_does_not_let_go_while_tasks_of_the_flow_are_in_progress(bench: Bench) -> None:
+    ran: list[str] = []
+
+    @checkpoint
+    async def slow() -> str:
+        ran.append("slow")
+        for _ in range(50):
+            await asyncio.sleep(0.002)
+        return "finished"
+
+    @flow
+    async def busy() -> list[Any]:
+        return list(await asyncio.gather(wait_async("approve", timeout=0), slow()))
+
+    handle = bench.run(busy)
+    assert bench.complete(handle, approve=True) == [True, "finished"]
+    assert ran == ["slow"]
 
 
 def test_a_flow_that_swallows_everything_can_not_run_past_a_wait(bench: Bench) -> None:

@@ -19,7 +19,7 @@ def bytecode(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def workshops(tmp_path: Path, bytecode: Path) -> Iterator[Callable[..., Workshop]]:
-    """Makes workshops, in a home that is named or fresh; their journals are closed in the end."""
+    """Makes workshops, in a home that is named or fresh; what is left of them is ended and closed."""
     numbers = itertools.count()
     made: list[Workshop] = []
 
@@ -31,4 +31,4 @@ def workshops(tmp_path: Path, bytecode: Path) -> Iterator[Callable[..., Workshop
 
     yield make
     for workshop in made:
-        workshop.runtime.journal.close()
+        workshop.close()

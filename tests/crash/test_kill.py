@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -82,18 +82,11 @@ class Lane:
                 return
         raise AssertionError(f"{exec_id} makes no progress")
 
-    def close(self) -> None:
-        """End the worker that is still at hand."""
-        self._next.kill()
-
 
 @pytest.fixture
-def lanes(workshops: Callable[..., Workshop]) -> Iterator[list[Lane]]:
+def lanes(workshops: Callable[..., Workshop]) -> list[Lane]:
     """Lanes with different seeds."""
-    made = [Lane(workshops(), SEED + number) for number in range(LANES)]
-    yield made
-    for lane in made:
-        lane.close()
+    return [Lane(workshops(), SEED + number) for number in range(LANES)]
 
 
 def test_two_hundred_kills_at_random_moments_lose_nothing_and_repeat_nothing(

@@ -39,6 +39,7 @@ class Child:
             text=True,
         )
         self.errors = ""
+        self.over = False
         self._ready = False
 
     def warm(self) -> Child:
@@ -68,6 +69,7 @@ class Child:
     def end(self) -> int:
         """Wait for its end; its exit code. What it said on stderr is in ``errors``."""
         self.errors = self.process.communicate(timeout=SECONDS)[1]
+        self.over = True
         return self.process.returncode
 
 
@@ -79,6 +81,7 @@ class Workshop:
         self.side_file = side_file
         self.witness = Witness(side_file)
         self.runtime = Runtime(Settings(home))
+        self._children: list[Child] = []
         self.environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith(("KITARU_", "CRASH_"))},
             "KITARU_HOME": str(home),
@@ -91,7 +94,16 @@ class Workshop:
 
     def child(self, **environment: str) -> Child:
         """A process that is warming up."""
-        return Child(self.environment | environment)
+        child = Child(self.environment | environment)
+        self._children.append(child)
+        return child
+
+    def close(self) -> None:
+        """Kill the processes that a failed test left, and close the journal."""
+        for child in self._children:
+            if not child.over:
+                child.kill()
+        self.runtime.journal.close()
 
     def create(self, program: Flow[..., Any], value: int) -> str:
         """A pending execution of ``program``, whose one parameter gets ``value``; its id."""

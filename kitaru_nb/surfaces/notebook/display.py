@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -111,6 +112,15 @@ def show_already_applied(shell: Any, name: str, changed: Sequence[str]) -> None:
 
 
 # waits
+
+
+def show_answer(shell: Any, exec_id: str, wait: WaitRequest, answer: Mapping[str, Any]) -> None:
+    """One line under a wait that was answered: what, by whom, through what."""
+    value = json.dumps(answer.get("value"), ensure_ascii=False)
+    given = muted(f"by {answer['by']} through {answer['via']}")
+    html = f"✓ <b>{escape(wait.name)}</b>: {escape(value)} &nbsp;{given}"
+    metadata = {"execution": exec_id, "wait": wait.wait_id, "name": wait.name, "status": "answered"}
+    publish(shell, f"✓ {wait.name}: {value}", card(GREEN, html), metadata)
 
 
 def show_wait(shell: Any, exec_id: str, wait: WaitRequest, runtime: Runtime | None = None) -> None:

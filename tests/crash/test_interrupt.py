@@ -27,13 +27,11 @@ SEED = 20261123
 def pause_after(handle: FlowHandle[Any], seconds: float) -> bool:
     """Interrupt the thread that advances the execution after ``seconds``; whether there was something to interrupt."""
     local = threads[handle.exec_id]
-    assert local.thread is not None
-    local.thread.join(seconds)
+    local.ended.wait(seconds)
     run = local.run
-    if run is not None and local.thread.is_alive():
+    if run is not None:
         run.interrupt("paused", "the test said so")
-    local.thread.join(SECONDS)
-    assert not local.thread.is_alive(), "the flow hangs"
+    assert local.ended.wait(SECONDS), "the flow hangs"
     return run is not None and run.ending is not None
 
 

@@ -13,6 +13,7 @@ from kitaru_nb.core.local import LocalRun, process_end, threads
 from kitaru_nb.core.runners import runner_of
 from kitaru_nb.core.runtime import Runtime
 from kitaru_nb.errors import (
+    KitaruBackendError,
     KitaruExecutionError,
     KitaruStateError,
     KitaruTimeoutError,
@@ -78,6 +79,9 @@ class FlowHandle(Generic[R]):
         outcome = next((outcome for outcome in outcomes if outcome is not None), None)
         if outcome is not None and outcome.status is ExecutionStatus.COMPLETED:
             return outcome.value  # type: ignore[no-any-return]
+        if (stranded := self._stranded()) is not None and self._running_here() is None:
+            process_end.told(self.exec_id)
+            raise stranded
         journal = self.runtime.journal
         execution = fold(journal.execution(self.exec_id), journal.history(self.exec_id))
         if execution.status is ExecutionStatus.COMPLETED:
@@ -122,12 +126,21 @@ class FlowHandle(Generic[R]):
         local = threads.get(self.exec_id) or self.local
         return local if local is not None and not local.ended.is_set() else None
 
+    def _stranded(self) -> KitaruBackendError | None:
+        """The storage error that kept a thread here from recording how it ended; its lease expires by itself."""
+        for local in (threads.get(self.exec_id), self.local):
+            if local is not None and local.outcome is not None and isinstance(local.outcome.error, KitaruBackendError):
+                return local.outcome.error
+        return None
+
     def _settled(self) -> bool:
         """Whether the execution goes no further by itself."""
         local = self._running_here()
         if local is not None:
             self._tell_questions(local)
             return False
+        if self._stranded() is not None:
+            return True
         execution = self.runtime.journal.execution(self.exec_id)
         if execution.status in (ExecutionStatus.COMPLETED, ExecutionStatus.CANCELLED):
             return True

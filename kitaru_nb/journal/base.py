@@ -24,6 +24,9 @@ metadata              key=call id or ""; the metadata, merged in order
 artifact.saved        key=name; artifact; call
 ====================  ====================================================================================
 
+``ref.kind`` is ``module`` (module, qualname, root), ``script`` (path, qualname), ``value`` (flow: artifact), ``here``
+(only this process has it) or ``notebook`` (path, interactive; headless: notebook, an artifact, and output).
+
 An artifact in a body is its fields without ``data``; ``inline`` = [offset, length] into the event's blob, or null when
 the bytes are in the artifact store under its digest (`kitaru_nb.journal.fold` has both directions).
 """

@@ -22,7 +22,9 @@ from kitaru_nb import (
     flow,
     wait,
 )
-from kitaru_nb.errors import KitaruFeatureNotAvailableError
+from kitaru_nb.errors import KitaruBackendError, KitaruFeatureNotAvailableError
+from kitaru_nb.journal.memory import MemoryJournal
+from kitaru_nb.model import Lease
 
 
 @checkpoint
@@ -249,3 +251,28 @@ def test_a_process_does_not_keep_the_results_of_finished_flows(bench: Bench) -> 
     assert len(handle.wait()) == 1000
     let_go(handle)
     assert threads[handle.exec_id].outcome is None
+
+
+class Full(MemoryJournal):
+    """A journal whose disk is full from the first append under a lease on."""
+
+    def append(self, exec_id: str, events: Any, *, lease: Lease | None = None) -> int:
+        """Refused, as SQLite refuses it."""
+        raise KitaruBackendError("the disk is full", fix="make room")
+
+    def release(self, lease: Lease, events: Any = ()) -> None:
+        """Refused too: not even the end can be recorded."""
+        raise KitaruBackendError("the disk is full", fix="make room")
+
+
+@flow
+def one_step() -> int:
+    return step(1)
+
+
+def test_a_full_disk_is_told_by_the_handle_at_once(tmp_path: Any) -> None:
+    bench = Bench(tmp_path, journal=Full(f"memory://{tmp_path.name}"))
+    handle = bench.bind(one_step).run()
+    with pytest.raises(KitaruBackendError, match="the disk is full") as caught:
+        handle.wait(timeout=10)
+    assert caught.value.fix == "make room"

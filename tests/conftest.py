@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 
 import pytest
 
 
-@pytest.fixture(autouse=True, scope="session")
-def interrupts_are_heard() -> None:
-    """A test run that a shell put into the background ignores SIGINT, and so would the processes that it starts."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+@pytest.fixture(autouse=True)
+def interrupts_are_heard() -> Iterator[None]:
+    """Each test begins with Python's own handler of SIGINT.
+
+    A run that a shell put into the background ignores the signal, and so would the processes that it starts.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    if before is not None:  # None: set by other than Python
+        signal.signal(signal.SIGINT, before)

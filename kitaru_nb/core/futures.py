@@ -108,8 +108,14 @@ def pending(value: Any) -> Iterator[CheckpointFuture[Any]]:
             yield from pending(item)
 
 
+#: Types whose values hold no future.
+_PLAIN = frozenset({str, int, float, bool, bytes, type(None)})
+
+
 def resolve(value: Any) -> Any:
     """The value of a future or of several, also inside a list, tuple or dict; anything else as it is."""
+    if type(value) in _PLAIN:
+        return value
     if isinstance(value, CheckpointFuture):
         return value.result()
     if isinstance(value, Futures):

@@ -37,6 +37,7 @@ import os
 import socket
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -167,11 +168,10 @@ def is_dead(owner: Owner) -> bool:
     if owner.host != socket.gethostname():
         return False
     try:
-        os.kill(owner.pid, 0)
+        with suppress(PermissionError):  # it exists, under another user
+            os.kill(owner.pid, 0)
     except ProcessLookupError:
         return True
-    except PermissionError:
-        pass  # it exists, under another user
     stat = _process_stat(owner.pid)
     # Z: it ended, but its parent hasn't asked how.
     return bool(stat) and (stat[0] in "ZX" or (bool(owner.started) and int(stat[19]) != owner.started))

@@ -20,7 +20,7 @@ demo: $(STAMP)  ## Run the main job: an agent that waits for a person, goes on, 
 	$(BIN)/python notebooks/demo.py
 
 lab: $(STAMP)  ## Open the quickstart in JupyterLab.
-	$(BIN)/python notebooks/offline.py $(BIN)/jupyter lab notebooks/quickstart.ipynb
+	$(BIN)/python notebooks/offline.py $(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/quickstart.ipynb
 
 lint: $(STAMP)  ## ruff, mypy and the import contracts.
 	$(BIN)/ruff check .

@@ -67,6 +67,8 @@ class Run:
         cache: default of ``cache`` for the checkpoints of this execution.
         ending: set once somebody asked the run to let go.
         wake: set together with ``ending``, for those who sleep.
+        told: is told of each call as it happens: (``started``, ``completed``, ``failed`` or ``reused``, the call, the
+            event that says so or None). On the thread of the call; what it raises is the call's failure.
         task: the loop and task of an asynchronous flow's body.
         user_code: which threads run user code, for interrupts.
     """
@@ -92,6 +94,7 @@ class Run:
         self.options: Mapping[str, Any] = {}
         self.cache: bool | None = None
         self.after_answer: Callable[[e.WaitRequest, Mapping[str, Any]], None] | None = None
+        self.told: Callable[[str, e.Call, Event | None], None] | None = None
         self.ending: Ending | None = None
         self.wake = threading.Event()
         self.task: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
@@ -256,6 +259,8 @@ class Run:
             before = self._started.get(call_id)
             first = before.first_at if before else now
             self._started[call_id] = Started(call, effect.attempt, first, now)
+        if self.told is not None:
+            self.told("started", call, None)
         try:
             yield
         except Exception:
@@ -285,6 +290,8 @@ class Run:
         artifacts = [unpack_artifact(a, event.blob, effect.donor.exec_id) for a in event.body.get("outputs", ())]
         value = call.work.restore(self, call, artifacts, event)
         self._settled(call, artifacts)
+        if self.told is not None:
+            self.told("reused", call, event)
         return value
 
     def _settled(self, call: e.Call, artifacts: Sequence[Artifact]) -> None:
@@ -313,6 +320,8 @@ class Run:
         )
         self._finish_call(call, event)
         self._settled(call, artifacts)
+        if self.told is not None:
+            self.told("completed", call, event)
 
     def _finish_call(self, call: e.Call, event: Event) -> None:
         events = [event]
@@ -384,6 +393,8 @@ class Run:
             body["retry_in"] = effect.retry_in
         event = Event(self.exec_id, "checkpoint.failed", call.call_id, now, body, pickled(error))
         self._finish_call(call, event)
+        if self.told is not None:
+            self.told("failed", call, event)
 
     # journal
 

@@ -218,7 +218,8 @@ def block_on(make: Callable[[], Coroutine[Any, Any, T]], *, instead: str) -> T:
     if frame is None:
         return _result(asyncio.run_coroutine_threadsafe(within(), loop))
     with frame.run.runtime_code():
-        return _result(frame.run.submitted.on_loop(within(), loop))
+        future: Future[T] = frame.run.submitted.on_loop(within(), loop)
+        return _result(future)
 
 
 def _result(future: Future[T]) -> T:

@@ -13,6 +13,7 @@ from kitaru_nb.journal.base import Journal
 BACKENDS = {
     "sqlite": "kitaru_nb.journal.sqlite:SqliteJournal",
     "memory": "kitaru_nb.journal.memory:MemoryJournal",
+    "postgresql": "kitaru_nb.journal.postgres:PostgresJournal",
 }
 
 
@@ -20,7 +21,8 @@ def open_journal(url: str, *, durability: Literal["power", "process"] = "power")
     """Open the journal at ``url``; a SQLite file that doesn't exist is created, with its folder.
 
     Args:
-        url: ``sqlite:///absolute/path`` or ``memory://NAME`` (the same name is the same data within a process).
+        url: ``sqlite:///absolute/path``, ``postgresql://user@host/database`` or ``memory://NAME`` (the same name is the
+            same data within a process).
         durability: what a commit survives: ``power`` loss, or only the death of the ``process``, which is faster.
 
     Raises:

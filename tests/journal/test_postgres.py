@@ -1,0 +1,210 @@
+"""The journal in PostgreSQL keeps the contract, between processes too, agrees with the memory journal, and outlives
+interruptions of the server."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, settings
+
+from kitaru_nb.errors import KitaruBackendError, KitaruUsageError
+from kitaru_nb.journal.base import Journal, this_process
+from kitaru_nb.journal.open import open_journal
+from kitaru_nb.journal.postgres import PostgresJournal
+from kitaru_nb.testing.journal import JournalMachine, SharedJournalContract, event, new_execution, together
+from tests.journal.postgres_server import PostgresServer, running
+
+_numbers = itertools.count()
+_server: PostgresServer | None = None
+
+
+@pytest.fixture(scope="module", autouse=True)
+def server() -> Iterator[PostgresServer]:
+    global _server
+    with running() as _server:
+        yield _server
+
+
+def fresh_url() -> str:
+    """Empty data: a schema of its own in the one database."""
+    assert _server is not None
+    return f"{_server.url('postgres')}?schema=t{next(_numbers)}"
+
+
+class TestPostgresJournal(SharedJournalContract):
+    @pytest.fixture
+    def url(self) -> str:
+        return fresh_url()
+
+
+class PostgresMachine(JournalMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.url = fresh_url()
+
+    def open_handle(self) -> Journal:
+        return open_journal(self.url, durability="process")
+
+
+TestPostgresMachine = PostgresMachine.TestCase
+TestPostgresMachine.settings = settings(
+    max_examples=20, stateful_step_count=25, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+
+
+def test_a_restart_of_the_server_loses_nothing_and_nobody_notices(server: PostgresServer) -> None:
+    journal = open_journal(fresh_url())
+    execution = journal.create(new_execution(), [])
+    lease = journal.claim(execution.exec_id, this_process())
+    appended = []
+
+    def append() -> None:
+        for n in range(60):
+            appended.append(journal.append(execution.exec_id, [event(execution.exec_id, n=n)], lease=lease))
+            time.sleep(0.02)
+
+    thread = threading.Thread(target=append)
+    thread.start()
+    for _ in range(2):
+        time.sleep(0.2)
+        server.stop()
+        server.start()
+    thread.join()
+    found = [e for e in journal.history(execution.exec_id) if e.kind == "metadata"]
+    assert [e.body["n"] for e in found] == list(range(60))
+    assert [e.seq for e in found] == appended
+    journal.close()
+
+
+def test_connections_that_the_server_ended_are_replaced() -> None:
+    url = fresh_url()
+    journal = open_journal(url)
+    exec_id = journal.create(new_execution(), []).exec_id
+    for n in range(3):
+        with psycopg.connect(url.partition("?")[0], autocommit=True) as administrator:
+            administrator.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid()"
+            )
+        journal.append(exec_id, [event(exec_id, n=n)])
+    assert [e.body["n"] for e in journal.history(exec_id)] == [0, 1, 2]
+    journal.close()
+
+
+def test_an_append_whose_answer_was_lost_happens_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = open_journal(fresh_url())
+    assert isinstance(journal, PostgresJournal)
+    exec_id = journal.create(new_execution(), []).exec_id
+    run, lost = journal._run, []
+
+    def losing(connection: psycopg.Connection, statement: str, *parameters: object) -> psycopg.Cursor:
+        result = run(connection, statement, *parameters)
+        if ".append(" in statement and not lost:
+            lost.append(statement)
+            connection.close()
+            raise psycopg.OperationalError("server closed the connection unexpectedly")
+        return result
+
+    monkeypatch.setattr(journal, "_run", losing)
+    seq = journal.append(exec_id, [event(exec_id, n=1)])
+    assert lost
+    assert [(e.seq, e.body) for e in journal.history(exec_id)] == [(seq, {"n": 1})]
+    journal.close()
+
+
+def test_threads_that_append_at_once_share_commits() -> None:
+    url = fresh_url()
+    journal = open_journal(url)
+    exec_id = journal.create(new_execution(), []).exec_id
+
+    def append(n: int) -> int:
+        return journal.append(exec_id, [event(exec_id, n=n)])
+
+    seqs = together([lambda n=n: append(n) for n in range(24)])
+    assert len(set(seqs)) == 24
+    assert {e.seq: e.body["n"] for e in journal.history(exec_id)} == {seq: n for n, seq in enumerate(seqs)}
+    with psycopg.connect(url.partition("?")[0]) as connection:
+        schema = url.rpartition("=")[2]
+        found = connection.execute(f"select count(distinct xmin::text) from {schema}.journal").fetchone()
+    assert found is not None
+    assert found[0] < 24
+    journal.close()
+
+
+def test_a_reader_that_has_seen_a_number_has_missed_none_before_it() -> None:
+    url = fresh_url()
+    writers = [open_journal(url, durability="process") for _ in range(4)]
+    ids = [w.create(new_execution(), []).exec_id for w in writers]
+    reader, seen, ended = open_journal(url), [], threading.Event()
+
+    def read() -> None:
+        last = 0
+        while True:
+            over = ended.is_set()
+            found = [e.seq for e in reader.tail(last)]
+            seen.extend(found)
+            last = found[-1] if found else last
+            if over and not found:
+                return
+
+    def write(writer: Journal, exec_id: str) -> None:
+        for n in range(80):
+            writer.append(exec_id, [event(exec_id, n=n)])
+
+    reading = threading.Thread(target=read)
+    reading.start()
+    together([lambda w=w, i=i: write(w, i) for w, i in zip(writers, ids, strict=True)])
+    ended.set()
+    reading.join()
+    assert seen == sorted(set(seen))
+    assert len(seen) == 4 * 80
+    for handle in [*writers, reader]:
+        handle.close()
+
+
+def test_tables_of_a_newer_version_are_refused_and_left_alone() -> None:
+    url = fresh_url()
+    open_journal(url).close()
+    schema = url.rpartition("=")[2]
+    with psycopg.connect(url.partition("?")[0], autocommit=True) as connection:
+        connection.execute(f"update {schema}.version set version = 99")
+    with pytest.raises(KitaruBackendError, match=r"99.*newer") as caught:
+        open_journal(url)
+    assert caught.value.fix == "pip install --upgrade kitaru-nb"
+
+
+def test_a_server_that_does_not_answer_is_tried_again_and_then_named() -> None:
+    began = time.monotonic()
+    with pytest.raises(KitaruBackendError, match=r"postgresql://ann@127\.0\.0\.1:1/x failed.*refused") as caught:
+        PostgresJournal("postgresql://ann:secret@127.0.0.1:1/x", patience=0.5)
+    assert time.monotonic() - began >= 0.2
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("database", ["no_such_database"])
+def test_a_refusal_is_told_at_once(server: PostgresServer, database: str) -> None:
+    began = time.monotonic()
+    with pytest.raises(KitaruBackendError, match="does not exist"):
+        open_journal(server.url(database))
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://h/d?schema=", "postgresql://h/d?nonsense=1"], ids=["schema", "parameter"]
+)
+def test_a_url_that_cannot_be_is_refused(url: str) -> None:
+    with pytest.raises(KitaruUsageError, match=r"postgresql|PostgreSQL"):
+        open_journal(url)
+
+
+def test_text_with_nul_in_a_name_is_refused_and_nothing_is_written() -> None:
+    journal = open_journal(fresh_url())
+    exec_id = journal.create(new_execution(), []).exec_id
+    with pytest.raises(KitaruUsageError, match="NUL"):
+        journal.append(exec_id, [event(exec_id, key="a\0b")])
+    assert journal.history(exec_id) == []
+    journal.close()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -13,17 +14,12 @@ from typing import Any, BinaryIO, Protocol
 from kitaru_nb.artifacts.protocol import CHUNK, Buffer
 from kitaru_nb.errors import KitaruBackendError, KitaruFeatureNotAvailableError
 
-_DRIVERS = {
-    "s3": "s3fs",
-    "s3a": "s3fs",
-    "gs": "gcsfs",
-    "gcs": "gcsfs",
-    "az": "adlfs",
-    "abfs": "adlfs",
-    "abfss": "adlfs",
-}
+#: Scheme → the extra that brings its driver.
+_EXTRAS = {"s3": "aws", "s3a": "aws", "gs": "gcp", "gcs": "gcp", "az": "azure", "abfs": "azure", "abfss": "azure"}
 # Their files appear whole, when they are closed. Elsewhere a file is written aside and moved.
-_ATOMIC = frozenset(_DRIVERS)
+_ATOMIC = frozenset(_EXTRAS)
+#: Seconds between the tries of what may pass: a lost connection, a server that is busy or restarts.
+_PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0)
 
 
 class Blobs(Protocol):
@@ -146,10 +142,10 @@ class FileSystemBlobs:
                 fs, root = fsspec.core.url_to_fs(self.url)
             except ImportError as error:
                 scheme = self.url.partition("://")[0]
-                package = _DRIVERS.get(scheme)
+                extra = _EXTRAS.get(scheme)
                 raise KitaruFeatureNotAvailableError(
                     f"{scheme}:// needs a package that isn't installed: {error}",
-                    fix=f"pip install {package}" if package else None,
+                    fix=f"pip install 'kitaru-nb[{extra}]'" if extra else None,
                 ) from error
             except ValueError as error:
                 raise KitaruBackendError(
@@ -169,20 +165,13 @@ class FileSystemBlobs:
     def size(self, digest: str) -> int | None:
         fs, path = self._at(digest)
         try:
-            return int(fs.size(path))
+            return int(self._patiently("read", lambda: fs.size(path)))
         except FileNotFoundError:
             return None
-        except Exception as error:  # each driver has exceptions of its own
-            raise _failed("read", self.url, error) from error
 
     def open(self, digest: str) -> BinaryIO:
         fs, path = self._at(digest)
-        try:
-            file: BinaryIO = fs.open(path, "rb")
-        except FileNotFoundError:
-            raise
-        except Exception as error:
-            raise _failed("read", self.url, error) from error
+        file: BinaryIO = self._patiently("read", lambda: fs.open(path, "rb"))
         return file
 
     def put(self, chunks: Iterable[Buffer], digest: str | None) -> str:
@@ -192,18 +181,33 @@ class FileSystemBlobs:
                 hasher.update(chunk)
             digest = hasher.hexdigest()
         if self.size(digest) is None:
+            known = digest
             try:
-                self._upload(chunks, digest)
-            except Exception as error:
+                self._patiently("written", lambda: self._upload(chunks, known))
+            except FileNotFoundError as error:  # the bucket itself
                 raise _failed("written", self.url, error) from error
         return digest
+
+    def _patiently(self, verb: str, work: Callable[[], Any]) -> Any:
+        """Do ``work``, again after what may pass. Raises `FileNotFoundError` as it is, all else as our own."""
+        for pause in (*_PAUSES, None):
+            try:
+                return work()
+            except FileNotFoundError:
+                raise
+            except Exception as error:  # each driver has exceptions of its own
+                if pause is None or not _may_pass(error):
+                    raise _failed(verb, self.url, error) from error
+            time.sleep(pause)
+        raise AssertionError("unreachable")
 
     def _upload(self, chunks: Iterable[Buffer], digest: str) -> None:
         fs, path = self._at(digest)
         protocols = {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
         whole = bool(protocols & _ATOMIC)
         target = path if whole else f"{path}.{uuid.uuid4().hex}.tmp"
-        fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+        if not whole:  # in a bucket there are no folders, and making one would make the bucket
+            fs.makedirs(path.rpartition("/")[0], exist_ok=True)
         # Not as a context: closing an upload that failed in the middle would complete it.
         file = fs.open(target, "wb", block_size=8 * CHUNK)
         try:
@@ -220,6 +224,16 @@ class FileSystemBlobs:
                 fs.rm_file(target)
             raise
         file.close()
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether trying again may help: the network and the server's troubles do, refusals and misuse don't."""
+    if isinstance(error, PermissionError | ValueError | TypeError | ImportError | AttributeError):
+        return False
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        return False
+    code = getattr(error, "code", None) or getattr(error, "status_code", None) or getattr(error, "status", None)
+    return not (isinstance(code, int) and 400 <= code < 500 and code not in (408, 429))
 
 
 def _failed(verb: str, where: Path | str, error: BaseException) -> KitaruBackendError:

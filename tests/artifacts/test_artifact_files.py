@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import tempfile
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -111,11 +110,19 @@ def test_a_read_only_folder_is_named() -> None:
                 os.seteuid(0)
 
 
-@pytest.mark.skipif(find_spec("s3fs") is not None, reason="the driver is installed")
-def test_a_missing_driver_is_named_with_its_install_line() -> None:
+@pytest.mark.parametrize(
+    ("url", "driver", "extra"),
+    [("s3://b/x", "s3fs", "aws"), ("gs://b/x", "gcsfs", "gcp"), ("az://b/x", "adlfs", "azure")],
+    ids=["s3", "gs", "az"],
+)
+def test_a_missing_driver_is_named_with_its_install_line(
+    url: str, driver: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, url.partition(":")[0], raising=False)
+    monkeypatch.setitem(sys.modules, driver, None)
     with pytest.raises(KitaruFeatureNotAvailableError) as caught:
-        ArtifactStore("s3://bucket/x", inline_max_bytes=0).write("x", name="v")
-    assert caught.value.fix == "pip install s3fs"
+        ArtifactStore(url, inline_max_bytes=0).write("x", name="v")
+    assert caught.value.fix == f"pip install 'kitaru-nb[{extra}]'"
 
 
 def test_an_unknown_scheme_is_named() -> None:

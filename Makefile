@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test lint lab bench docs clean
+.PHONY: demo test lint lab bench docs matrix clean
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -35,6 +35,9 @@ test: $(STAMP) lint  ## Everything: unit, contract, crash, notebook and browser 
 
 bench: $(STAMP)  ## Figures, each as a ratio to a physical floor measured in the same run.
 	$(BIN)/python -m benchmarks
+
+matrix: $(STAMP)  ## The adapters against the oldest and the newest supported SDKs, each in an environment of its own.
+	$(BIN)/python -m tests.adapters.matrix
 
 docs: $(STAMP)  ## Write the reference anew and check every code block, link and command of the docs.
 	$(BIN)/python docs/generate.py

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-ALL = ("checkpoint", "resume", "startup", "scale", "journal", "artifacts")
+ALL = ("checkpoint", "resume", "startup", "scale", "journal", "artifacts", "promote", "adapters", "api")
 
 
 def main(names: list[str]) -> None:

@@ -50,12 +50,17 @@ def main(folder: str | None = None) -> None:
             f"second page {executions}": lambda: client.executions.list(before=last),
             f"waiting {executions}": lambda: client.executions.list(status="waiting"),
             f"status {checkpoints}": lambda: runtime.journal.execution(exec_id),
+            f"graph {checkpoints}, first look": lambda: KitaruClient(runtime).executions.graph(exec_id),
+            f"page {checkpoints}, first look": lambda: KitaruClient(runtime).executions.checkpoints(exec_id),
+            f"all details {checkpoints}, first look": lambda: KitaruClient(runtime).executions.get(exec_id),
+            f"graph {checkpoints}": lambda: client.executions.graph(exec_id),
+            f"page {checkpoints}": lambda: client.executions.checkpoints(exec_id),
+            f"header {checkpoints}": lambda: client.executions.get(exec_id, details=False),
             f"all details {checkpoints}": lambda: client.executions.get(exec_id),
-            f"lineage {checkpoints}": lambda: client.executions.lineage(exec_id),
         }
-        print(f"{'milliseconds':52}{'median':>8}{'quickest':>9}")
+        print(f"{'milliseconds':68}{'median':>8}{'quickest':>9}")
         for name, taken in in_turns(works, TURNS).items():
-            print(f"{name:52}{taken.median * 1e3:8.1f}{taken.quickest * 1e3:9.1f}")
+            print(f"{name:68}{taken.median * 1e3:8.1f}{taken.quickest * 1e3:9.1f}")
         runtime.journal.close()
 
 

@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 
-def seconds(work: Callable[[], object]) -> float:
+def seconds(work: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
     """How long ``work`` takes."""
-    start = time.perf_counter()
+    start = clock()
     work()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 class Taken(NamedTuple):
@@ -22,10 +22,12 @@ class Taken(NamedTuple):
     quickest: float
 
 
-def in_turns(works: Mapping[str, Callable[[], Any]], turns: int) -> dict[str, Taken]:
-    """How long each work takes; they take turns."""
+def in_turns(
+    works: Mapping[str, Callable[[], Any]], turns: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, Taken]:
+    """How long each work takes by ``clock``; they take turns."""
     taken: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(turns):
         for name, work in works.items():
-            taken[name].append(seconds(work))
+            taken[name].append(seconds(work, clock))
     return {name: Taken(statistics.median(each), min(each)) for name, each in taken.items()}

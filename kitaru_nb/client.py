@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import dataclasses
+import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,8 +13,10 @@ from typing import Any
 
 from kitaru_nb.core import control
 from kitaru_nb.core.control import Started
-from kitaru_nb.core.create import create_replay
+from kitaru_nb.core.create import create_replay, merged_inputs
 from kitaru_nb.core.diff import ExecutionDiff, diff_executions
+from kitaru_nb.core.folds import Folds
+from kitaru_nb.core.graph import ExecutionGraph, graph
 from kitaru_nb.core.handle import FlowHandle
 from kitaru_nb.core.launch import start
 from kitaru_nb.core.lineage import Edge, edges
@@ -21,8 +24,9 @@ from kitaru_nb.core.records import find_artifact
 from kitaru_nb.core.replay import ReplayPreview, Scope, plan_replay
 from kitaru_nb.core.runtime import Runtime, default_runtime
 from kitaru_nb.errors import KitaruNotFoundError, KitaruUsageError
-from kitaru_nb.journal.fold import fold, fold_logs
+from kitaru_nb.journal.fold import FoldedCall, fold_logs
 from kitaru_nb.model import Artifact, CheckpointCall, Event, Execution, ExecutionStatus, LogEntry, Wait
+from kitaru_nb.promote.deployments import Deployments
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +109,57 @@ class Executions:
     def __init__(self, client: KitaruClient) -> None:
         self._client = client
         self._runtime = client.runtime
+        self._folds = Folds(client.runtime.journal)
 
-    def get(self, exec_id: str) -> ExecutionRef:
-        """One execution with all details. Raises `KitaruNotFoundError`."""
-        journal = self._runtime.journal
-        execution = fold(journal.execution(exec_id), journal.history(exec_id))
+    def get(self, exec_id: str, *, details: bool = True) -> ExecutionRef:
+        """One execution with all details; with ``details=False`` without checkpoints and artifacts, which is what a
+        page about a long one should ask for.
+
+        Raises:
+            KitaruNotFoundError: no such execution.
+        """
+        with self._folds.at(exec_id) as (row, folding):
+            execution = folding.execution(row, details=details)
         artifacts = tuple(self._client.artifacts.ref(a) for a in execution.artifacts)
         return self._ref(dataclasses.replace(execution, artifacts=artifacts))
+
+    def checkpoints(
+        self, exec_id: str, *, after: str | None = None, limit: int = 100, parent: str | None = None
+    ) -> builtins.list[CheckpointCall]:
+        """A page of the calls of an execution with all details, in the order in which they started.
+
+        Args:
+            after: the call id that ended the page before.
+            parent: only the calls made inside this one.
+
+        Raises:
+            KitaruNotFoundError: no such execution, or no such call in it.
+        """
+        with self._folds.at(exec_id) as (_, folding):
+            calls = folding.calls()
+            if after is not None:
+                calls = calls[_position(exec_id, calls, after) + 1 :]
+            chosen = (c for c in calls if parent is None or c.event.body.get("parent") == parent)
+            return [folding.detail(call) for call in itertools.islice(chosen, max(limit, 0))]
+
+    def checkpoint(self, exec_id: str, selector: str) -> CheckpointCall:
+        """One call of an execution, with all details: ``name``, ``name#2`` or a call id.
+
+        Raises:
+            KitaruNotFoundError: no such execution, or the selector means nothing in it.
+        """
+        with self._folds.at(exec_id) as (_, folding):
+            calls = folding.calls()
+            return folding.detail(calls[_position(exec_id, calls, selector)])
+
+    def graph(self, exec_id: str) -> ExecutionGraph:
+        """Inputs, calls and waits of an execution as nodes, and the edges between them; quick also for thousands.
+
+        Raises:
+            KitaruNotFoundError: no such execution.
+        """
+        with self._folds.at(exec_id) as (row, folding):
+            return graph(row, folding)
 
     def list(
         self,
@@ -206,9 +254,11 @@ class Executions:
         """Answer a wait; a fresh worker goes on. Raises as `kitaru_nb.core.control.answer`."""
         return control.answer(self._runtime, exec_id, value, wait=wait, by=by, via=via)
 
-    def abort_wait(self, exec_id: str, *, wait: str | None = None, by: str | None = None) -> Started:
+    def abort_wait(
+        self, exec_id: str, *, wait: str | None = None, by: str | None = None, via: str = "client"
+    ) -> Started:
         """Close a wait without an answer."""
-        return control.abort(self._runtime, exec_id, wait=wait, by=by)
+        return control.abort(self._runtime, exec_id, wait=wait, by=by, via=via)
 
     def retry(self, exec_id: str) -> Started:
         """Run a failed execution again from where it failed."""
@@ -234,9 +284,23 @@ class Executions:
         from_: str | Sequence[str] | None = None,
         overrides: Mapping[str, Any] | None = None,
         scope: Scope = "downstream",
-        **inputs: Any,
+        inputs: Mapping[str, Any] | None = None,
+        **more_inputs: Any,
     ) -> FlowHandle[Any]:
-        """Start a new execution from an old one (see `Flow.replay`) on its stack, with its code as it is now."""
+        """Start a new execution from an old one on its stack, with its code as it is now.
+
+        Args:
+            from_: what runs again: a checkpoint's name, ``name#2``, a call id, or several of them.
+            overrides: what is taken instead: ``checkpoint.NAME`` (its outcome), ``arguments.NAME`` (its inputs: a
+                mapping, and for an agent's tool call all its arguments) and ``wait.NAME`` (the answer).
+            scope: ``after`` also runs all that came later in program order.
+            inputs: new inputs of the flow; ``more_inputs`` are these too, for those with other names than the above.
+
+        Raises:
+            KitaruNotFoundError: no such execution, or a selector that means nothing in it.
+            KitaruUsageError: what is asked for can't be done; nothing was started.
+        """
+        inputs = merged_inputs(inputs, more_inputs)
         execution = create_replay(self._runtime, exec_id, from_=from_, overrides=overrides, scope=scope, inputs=inputs)
         if not control.is_interactive(self._runtime, execution.exec_id):
             start(self._runtime, execution)
@@ -249,11 +313,13 @@ class Executions:
         from_: str | Sequence[str] | None = None,
         overrides: Mapping[str, Any] | None = None,
         scope: Scope = "downstream",
-        **inputs: Any,
+        inputs: Mapping[str, Any] | None = None,
+        **more_inputs: Any,
     ) -> ReplayPreview:
-        """What `replay` would run again, reuse and ask; nothing is started."""
+        """What `replay` would run again, reuse and ask; nothing is started. Raises as `replay` does."""
+        changed = list(merged_inputs(inputs, more_inputs))
         plan = plan_replay(
-            self._runtime, exec_id, from_=from_, overrides=overrides, scope=scope, changed_inputs=list(inputs)
+            self._runtime, exec_id, from_=from_, overrides=overrides, scope=scope, changed_inputs=changed
         )
         return plan.preview
 
@@ -273,6 +339,18 @@ class Executions:
     def _ref(self, execution: Execution) -> ExecutionRef:
         fields: tuple[Any, ...] = (*_execution_fields(execution), self._client)
         return ExecutionRef(*fields)
+
+
+def _position(exec_id: str, calls: Sequence[FoldedCall], selector: str) -> int:
+    """Where a call stands among ``calls``. Raises `KitaruNotFoundError`."""
+    for at, call in enumerate(calls):
+        if selector in (call.event.key, call.selector):
+            return at
+    shown = [call.selector for call in calls[:20]] + (["…"] if len(calls) > 20 else [])
+    raise KitaruNotFoundError(
+        f"{exec_id} has no checkpoint {selector!r}. It has: {', '.join(shown) or 'none'}.",
+        fix=f"kitaru executions get {exec_id}",
+    )
 
 
 class Artifacts:
@@ -318,12 +396,16 @@ class Artifacts:
 
 
 class KitaruClient:
-    """Read executions and act on them. ``runtime`` names journal and store; default: this process's settings."""
+    """Read executions and act on them, deploy and invoke.
+
+    ``runtime`` names journal and store; default: this process's settings.
+    """
 
     def __init__(self, runtime: Runtime | None = None) -> None:
         self.runtime = runtime or default_runtime()
         self.executions = Executions(self)
         self.artifacts = Artifacts(self)
+        self.deployments = Deployments(self.runtime)
 
 
 def parse_status(status: str | ExecutionStatus) -> ExecutionStatus:

@@ -6,14 +6,17 @@ import os
 import sys
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from kitaru_nb.errors import KitaruUsageError
 
 HOME_FOLDER = ".kitaru"
+CONFIG_FILE = "config.toml"
 DEFAULT_INLINE_MAX_BYTES = 16 * 1024
+
+_TABLES = ("models", "prices")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,7 @@ class Settings:
         durability: ``power`` survives power loss, ``process`` only the death of processes.
         trust_pickle: whether pickled values of this store may be loaded.
         lease_seconds: how long a silent worker on another host keeps its lease.
+        stack: where flows run, and keep their state, that name no stack themselves.
     """
 
     home: Path
@@ -37,6 +41,7 @@ class Settings:
     durability: Literal["power", "process"] = "power"
     trust_pickle: bool = True
     lease_seconds: float = 30.0
+    stack: str = "local"
 
     @property
     def journal_url(self) -> str:
@@ -47,6 +52,21 @@ class Settings:
     def store_url(self) -> str:
         """URL of the artifact store, with the default filled in."""
         return self.store or str(self.home / "artifacts")
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """The tables of ``config.toml``: what people name and price themselves.
+
+    Attributes:
+        path: the file, which needn't exist.
+        models: alias → model, ``provider:name`` or a name.
+        prices: model → US dollars per million tokens (see `kitaru_nb.surfaces.adapters.prices`), as written.
+    """
+
+    path: Path
+    models: Mapping[str, str] = field(default_factory=dict)
+    prices: Mapping[str, Any] = field(default_factory=dict)
 
 
 def find_home(environ: Mapping[str, str] | None = None, start: Path | None = None) -> Path:
@@ -79,27 +99,49 @@ def load_settings(environ: Mapping[str, str] | None = None, start: Path | None =
     environ = os.environ if environ is None else environ
     home = find_home(environ, start)
     values: dict[str, Any] = {"home": home}
-    values |= _from_file(home / "config.toml")
-    for field in fields(Settings):
-        if field.name != "home" and (text := environ.get(f"KITARU_{field.name.upper()}")) is not None:
-            values[field.name] = _parse(field.name, text, f"environment variable KITARU_{field.name.upper()}")
+    path = home / CONFIG_FILE
+    values |= {name: _parse(name, value, str(path)) for name, value in _read(path).items() if name not in _TABLES}
+    for name in (f.name for f in fields(Settings) if f.name != "home"):
+        if (text := environ.get(f"KITARU_{name.upper()}")) is not None:
+            values[name] = _parse(name, text, f"environment variable KITARU_{name.upper()}")
     return Settings(**values)
 
 
-def _from_file(path: Path) -> dict[str, Any]:
+def load_tables(environ: Mapping[str, str] | None = None, start: Path | None = None) -> Tables:
+    """The tables ``[models]`` and ``[prices]`` of ``config.toml``.
+
+    Raises:
+        KitaruUsageError: the file isn't valid, or an alias isn't a text.
+    """
+    path = find_home(environ, start) / CONFIG_FILE
+    found = _read(path)
+    for alias, model in found.get("models", {}).items():
+        if not isinstance(model, str) or not model:
+            raise KitaruUsageError(
+                f"The model {alias!r} is {model!r} ({path}); expected a text such as 'openai:gpt-4o-mini'.",
+                fix=f"kitaru model register {alias} openai:gpt-4o-mini",
+            )
+    return Tables(path, found.get("models", {}), found.get("prices", {}))
+
+
+def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        found = tomllib.loads(path.read_text())
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise KitaruUsageError(f"{path} is not valid TOML: {error}.", fix=f"edit {path}") from error
     known = {f.name for f in fields(Settings)} - {"home"}
-    if unknown := sorted(set(found) - known):
+    if unknown := sorted(set(found) - known - set(_TABLES)):
         raise KitaruUsageError(
-            f"{path} sets {unknown[0]!r}, which is no setting. Settings are: {', '.join(sorted(known))}.",
+            f"{path} sets {unknown[0]!r}, which is no setting. Settings are: {', '.join(sorted(known))}; "
+            f"tables are: {', '.join(_TABLES)}.",
             fix=f"edit {path}",
         )
-    return {name: _parse(name, value, str(path)) for name, value in found.items()}
+    for name in _TABLES:
+        if not isinstance(found.get(name, {}), dict):
+            raise KitaruUsageError(f"{name} is {found[name]!r} ({path}); expected a table.", fix=f"[{name}]")
+    return found
 
 
 def _parse(name: str, value: Any, where: str) -> Any:

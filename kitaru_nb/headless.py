@@ -5,16 +5,12 @@ The kernel gets every cell's metadata (tags, id) with its request, as JupyterLab
 
 from __future__ import annotations
 
-import ast
 import asyncio
-import builtins
-import json
 import os
 import queue
 import signal
 import sys
 import tempfile
-import typing
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -22,21 +18,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nbformat
-from jupyter_client.asynchronous.client import AsyncKernelClient
-from jupyter_client.manager import AsyncKernelManager
-from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError, DeadKernelError
-
-from kitaru_nb.cells.magics import to_python
-from kitaru_nb.cells.source import read_cell
+from kitaru_nb.cells.notebook import inject, parse_parameters, parsed, read_notebook, title_of, will_run
+from kitaru_nb.cells.quick_import import without_grammars
 from kitaru_nb.core.create import created_event, pack_inputs, read_inputs, write_created
 from kitaru_nb.core.runtime import Runtime
-from kitaru_nb.errors import KitaruBackendError, KitaruError, KitaruLeaseError, KitaruRuntimeError, KitaruUsageError
+from kitaru_nb.errors import KitaruBackendError, KitaruError, KitaruLeaseError, KitaruRuntimeError
 from kitaru_nb.journal.fold import pack_artifact, unpack_artifact
-from kitaru_nb.model import ExecutionStatus
+from kitaru_nb.model import Event, Execution, ExecutionStatus
+from kitaru_nb.promote.workplace import localised
 
-_SKIP_TAGS = ("skip", "skip-execution", "injected-parameters")
+with without_grammars():
+    import nbformat
+    from jupyter_client.asynchronous.client import AsyncKernelClient
+    from jupyter_client.manager import AsyncKernelManager
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError, DeadKernelError
+
 _BEGIN = """\
 from kitaru_nb.surfaces.notebook.extension import load_ipython_extension
 load_ipython_extension(get_ipython())
@@ -138,6 +135,14 @@ def run_notebook(
     Raises:
         KitaruUsageError: no such file, not a notebook, or a parameter that the notebook doesn't have.
     """
+    execution = begin(runtime, path, parameters, output=output, key=key)
+    return go_on(runtime, execution.exec_id, on_progress=on_progress)
+
+
+def begin(
+    runtime: Runtime, path: Path, parameters: Mapping[str, str], *, output: Path | None = None, key: str | None = None
+) -> Execution:
+    """A pending execution of a notebook, for a worker to go on with. Arguments and errors as in `run_notebook`."""
     notebook = read_notebook(path)
     values = parse_parameters(notebook, parameters, path)
     blob = bytearray()
@@ -155,8 +160,7 @@ def run_notebook(
         "output": str(target),
     }
     body = {"ref": ref, "inputs": pack_inputs(runtime, values, blob)}
-    execution = write_created(runtime, path.stem, "local", body, blob, key=key)
-    return go_on(runtime, execution.exec_id, on_progress=on_progress)
+    return write_created(runtime, path.stem, "local", body, blob, key=key)
 
 
 def go_on(runtime: Runtime, exec_id: str, *, on_progress: OnProgress | None = None) -> NotebookOutcome:
@@ -172,15 +176,14 @@ def go_on(runtime: Runtime, exec_id: str, *, on_progress: OnProgress | None = No
     """
     while True:
         execution = runtime.journal.execution(exec_id)
-        created = created_event(runtime, exec_id)
+        created = localised(runtime, created_event(runtime, exec_id))
         ref = created.body["ref"]
         output = Path(ref["output"])
         if execution.status in (ExecutionStatus.COMPLETED, ExecutionStatus.CANCELLED):
             return NotebookOutcome(exec_id, execution.status, output, "it has ended already")
         if execution.status is ExecutionStatus.RUNNING:
             raise KitaruLeaseError(f"{exec_id} is run by another worker.", fix=f"kitaru executions get {exec_id}")
-        source = runtime.store.read(unpack_artifact(ref["notebook"], created.blob, exec_id))
-        notebook = _parsed(source)
+        notebook = parsed(_source_of(runtime, created))
         inject(notebook, read_inputs(runtime, created))
         write_notebook(notebook, output)  # where it can't be written, nothing has run in vain
         try:
@@ -191,6 +194,14 @@ def go_on(runtime: Runtime, exec_id: str, *, on_progress: OnProgress | None = No
         if status is ExecutionStatus.WAITING and not runtime.journal.waits(exec_id=exec_id):
             continue  # answered while the kernel let go
         return NotebookOutcome(exec_id, status, output, reason)
+
+
+def _source_of(runtime: Runtime, created: Event) -> str:
+    """Text of the notebook: of its snapshot in the work folder, else as it was when the execution began."""
+    ref = created.body["ref"]
+    if "source" in ref:
+        return Path(ref["source"]).read_text(encoding="utf-8")
+    return str(runtime.store.read(unpack_artifact(ref["notebook"], created.blob, created.exec_id)))
 
 
 async def _run_cells(runtime: Runtime, exec_id: str, notebook: Any, path: Path, on_progress: OnProgress | None) -> str:
@@ -342,30 +353,6 @@ def environment(runtime: Runtime, exec_id: str, path: Path) -> dict[str, str]:
 # notebooks as files
 
 
-def read_notebook(path: Path) -> Any:
-    """A notebook, in format 4. Raises `KitaruUsageError` for anything else."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        there = ", ".join(sorted(p.name for p in path.parent.glob("*.ipynb"))[:5]) or "none"
-        raise KitaruUsageError(f"There is no file {path}. Notebooks in {path.parent}: {there}.") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise KitaruUsageError(f"{path} can't be read: {error}.") from error
-    try:
-        notebook = _parsed(text)
-        nbformat.validate(notebook)
-    except (nbformat.reader.NotJSONError, nbformat.ValidationError, ValueError, AttributeError, KeyError) as error:
-        raise KitaruUsageError(
-            f"{path} is no notebook: {str(error).splitlines()[0][:200]}. Expected a Jupyter notebook (.ipynb, JSON).",
-            fix="kitaru run notebook.ipynb",
-        ) from error
-    return notebook
-
-
-def _parsed(text: str) -> Any:
-    return nbformat.reads(text, as_version=4)  # type: ignore[no-untyped-call]
-
-
 def write_notebook(notebook: Any, path: Path) -> None:
     """Write the executed copy, whole or not at all. Raises `KitaruBackendError`."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
@@ -377,123 +364,3 @@ def write_notebook(notebook: Any, path: Path) -> None:
         raise KitaruBackendError(
             f"The executed copy can't be written to {path}: {error.strerror}.", fix="kitaru run ... --output PATH"
         ) from error
-
-
-def will_run(cell: Any) -> bool:
-    """Whether a cell is code that is to be run: not empty, nor skipped by its tags or its first line."""
-    if cell.cell_type != "code" or not cell.source.strip():
-        return False
-    tags = cell.metadata.get("tags", ())
-    if "injected-parameters" in tags and cell.metadata.get("kitaru", {}).get("injected"):
-        return True
-    skipped = any(tag in tags for tag in _SKIP_TAGS) or cell.source.lstrip().startswith("#| eval: false")
-    return not skipped
-
-
-def title_of(cell: Any) -> str:
-    """How a cell is called in progress lines: its checkpoint's name, else its first line."""
-    with suppress(KitaruUsageError):  # a wrong head: the cell itself reports it
-        if name := read_cell(cell.source, cell.metadata.get("tags", ())).options.name:
-            return name
-    return str(cell.source).strip().splitlines()[0][:60]
-
-
-def parameters_of(notebook: Any) -> dict[str, tuple[str | None, Any]]:
-    """Name → (annotation, default) of each assignment in the cells tagged ``parameters``.
-
-    Raises:
-        KitaruUsageError: such a cell isn't Python.
-    """
-    found: dict[str, tuple[str | None, Any]] = {}
-    for cell in notebook.cells:
-        if cell.cell_type != "code" or "parameters" not in cell.metadata.get("tags", ()):
-            continue
-        try:
-            statements = to_python(cell.source).tree.body
-        except SyntaxError as error:
-            raise KitaruUsageError(f"The cell tagged 'parameters' can't be read: {error}.") from error
-        for node in statements:
-            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-                found[node.target.id] = (_annotation(node.annotation), literal(node.value))
-            elif isinstance(node, ast.Assign):
-                found.update((name, (None, literal(value))) for name, value in _assigned(node))
-    return found
-
-
-def _annotation(node: ast.expr) -> str:
-    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ast.unparse(node)
-
-
-def _assigned(node: ast.Assign) -> Iterator[tuple[str, ast.expr]]:
-    for target in node.targets:
-        if isinstance(target, ast.Name):
-            yield target.id, node.value
-        elif isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
-            pairs = zip(target.elts, node.value.elts, strict=False)
-            yield from ((t.id, v) for t, v in pairs if isinstance(t, ast.Name))
-
-
-def literal(node: ast.expr | None) -> Any:
-    """The value of a literal; None for other expressions."""
-    try:
-        return None if node is None else ast.literal_eval(node)
-    except ValueError:
-        return None
-
-
-def parse_parameters(notebook: Any, given: Mapping[str, str], path: Path) -> dict[str, Any]:
-    """Values of the types that the notebook's parameters have. Raises `KitaruUsageError`."""
-    known = parameters_of(notebook)
-    values = {}
-    for name, text in given.items():
-        if name not in known:
-            there = ", ".join(known) or "none (no cell is tagged 'parameters')"
-            raise KitaruUsageError(
-                f"{path.name} has no parameter {name!r}. Parameters are: {there}.",
-                fix=f"kitaru run {path.name}" + (f" -p {next(iter(known))}=..." if known else ""),
-            )
-        annotation, default = known[name]
-        kind = annotation or (type(default).__name__ if default is not None else "Any")
-        values[name] = parse_parameter(name, text, kind)
-    return values
-
-
-def parse_parameter(name: str, text: str, kind: str) -> Any:
-    """``text`` as a value of the annotated type: JSON, or the text itself where that is a string's or a date's.
-
-    A type that only the notebook knows is not checked. Raises `KitaruUsageError`.
-    """
-    from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
-
-    try:
-        adapter: Any = TypeAdapter(eval(kind, {**vars(typing), **vars(builtins)}))
-    except (NameError, AttributeError, PydanticSchemaGenerationError, PydanticUserError):
-        adapter = TypeAdapter(Any)
-    forms = [json.dumps(text)] if kind == "str" else [text, json.dumps(text)]
-    for form in forms:
-        try:
-            value = adapter.validate_json(form, strict=True)
-        except ValidationError:
-            continue
-        return value if _is_literal(value) else json.loads(form)
-    raise KitaruUsageError(f"Parameter {name} is {text!r}; expected {kind}.", fix=f"-p {name}=...")
-
-
-def _is_literal(value: Any) -> bool:
-    try:
-        return bool(ast.literal_eval(repr(value)) == value)
-    except (ValueError, SyntaxError):
-        return False
-
-
-def inject(notebook: Any, values: Mapping[str, Any]) -> None:
-    """Put the given values into a cell after the one tagged ``parameters``."""
-    if not values:
-        return
-    source = "\n".join(f"{name} = {value!r}" for name, value in values.items())
-    metadata = {"tags": ["injected-parameters"], "kitaru": {"injected": True}}
-    cell = nbformat.v4.new_code_cell(  # type: ignore[no-untyped-call]
-        source, metadata=metadata, id="kitaru-parameters"
-    )
-    at = next(i for i, c in enumerate(notebook.cells) if "parameters" in c.metadata.get("tags", ()))
-    notebook.cells.insert(at + 1, cell)

@@ -6,6 +6,7 @@ Instants are UTC. In events they are Unix seconds (float); in the values that pe
 from __future__ import annotations
 
 import dataclasses
+import functools
 import secrets
 import threading
 import time
@@ -13,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from enum import Enum
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 # Crockford's base 32: its digits sort as their values do, so ids sort by time.
 _BASE32 = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -57,9 +58,10 @@ ONCE: frozenset[str] = frozenset({"checkpoint.completed", "wait.created", "wait.
 ArtifactKind = Literal["prompt", "response", "context", "input", "output", "blob"]
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """One line of a journal. ``kind`` and ``body`` are described in `kitaru_nb.journal.base`.
+
+    A named tuple, because histories have thousands of them: a frozen dataclass takes five times as long to make.
 
     Attributes:
         key: what it is about inside the execution: a call id, a wait id, an artifact name, or "".
@@ -300,6 +302,61 @@ class Execution:
         return next((w for w in self.waits if w.status == "pending"), None)
 
 
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """One numbered snapshot of a flow. Everything but ``tags`` never changes.
+
+    Attributes:
+        digest: SHA-256 of the snapshot, hexadecimal; ``size`` its bytes in the artifact store.
+        parameters: JSON Schema of the inputs, an object with one property for each.
+        kind: ``notebook`` or ``function``.
+        stack: where its executions run unless one says otherwise.
+        tags: those that route to this version now.
+        commit_sha, commit_dirty: of the Git repository that it was promoted from, and whether it had changes.
+    """
+
+    flow: str
+    version: int
+    digest: str
+    size: int
+    parameters: Mapping[str, Any]
+    created_at: datetime
+    created_by: str
+    kind: str = "notebook"
+    stack: str = "local"
+    python: str = ""
+    commit_sha: str | None = None
+    commit_dirty: bool = False
+    tags: tuple[str, ...] = ()
+
+    @property
+    def deployment_id(self) -> str:
+        """``flow@v2``: what executions carry, and what a person types."""
+        return f"{self.flow}@v{self.version}"
+
+    @property
+    def schema(self) -> Mapping[str, Any]:
+        """Kitaru's name of ``parameters``."""
+        return self.parameters
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentChange:
+    """One line of a flow's history: a version was created or deleted, or a tag was moved.
+
+    Attributes:
+        what: ``created``, ``deleted``, ``tagged`` or ``untagged``.
+        before: the version that the tag was on, for ``tagged`` and ``untagged``.
+    """
+
+    at: datetime
+    by: str
+    what: str
+    version: int | None
+    tag: str | None = None
+    before: int | None = None
+
+
 def new_exec_id() -> str:
     """A fresh execution id: ``kr-`` and 12 base-32 characters that sort by time (42 bits) then chance (18 bits)."""
     global _last_id
@@ -315,14 +372,30 @@ def utc(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, timezone.utc)
 
 
+_JSON_AS_IT_IS = frozenset({str, int, float, bool, type(None)})
+
+
+@functools.cache
+def _json_fields(kind: type[Any]) -> tuple[str, ...]:
+    return tuple(f.name for f in dataclasses.fields(kind) if f.name not in ("data", "blob"))
+
+
 def to_json(value: Any) -> Any:
     """A value of this module as JSON values: datetimes in ISO 8601, bytes left out, tuples as lists."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {
-            f.name: to_json(getattr(value, f.name))
-            for f in dataclasses.fields(value)
-            if not isinstance(getattr(value, f.name), bytes) and f.name not in ("data", "blob")
-        }
+    kind = type(value)
+    if kind in _JSON_AS_IT_IS:
+        return value
+    if dataclasses.is_dataclass(kind):
+        found = {}
+        for name in _json_fields(kind):
+            part = getattr(value, name)
+            if type(part) in _JSON_AS_IT_IS:
+                found[name] = part
+            elif not isinstance(part, bytes):
+                found[name] = to_json(part)
+        return found
+    if isinstance(value, Event):
+        return {name: to_json(part) for name, part in value._asdict().items() if name != "blob"}
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, datetime):

@@ -1,6 +1,8 @@
 """``python -m kitaru_nb.worker EXECUTION``: the process that a runner starts to advance one execution.
 
-Exit codes: 0 completed (or nothing to do), 1 failed, 75 it let go and waits (EX_TEMPFAIL of sysexits.h).
+Exit codes: 0 completed (or nothing to do), 1 failed, 75 it let go and waits (EX_TEMPFAIL of sysexits.h). With
+``--supervised``, for a supervisor that starts again what ends with another code: 0 when the journal says what became of
+the execution, be it a failure or a wait; and it waits for the lease of a worker that died elsewhere.
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+import time
 from types import FrameType
 from typing import Any
 
@@ -17,9 +20,11 @@ from kitaru_nb.core.flow import load_flow
 from kitaru_nb.core.run import Run
 from kitaru_nb.core.runtime import Runtime, default_runtime
 from kitaru_nb.errors import KitaruError, KitaruNotFoundError, KitaruStateError, Paused
-from kitaru_nb.model import ExecutionStatus
+from kitaru_nb.model import ExecutionStatus, Lease
+from kitaru_nb.promote.workplace import enter, localised, with_json_inputs
 
 EXIT_WAITING = 75
+SUPERVISED = "--supervised"
 
 
 class Signals:
@@ -62,7 +67,9 @@ def work(runtime: Runtime, exec_id: str) -> Outcome:
     signals.listen()
     created = created_event(runtime, exec_id)
     try:
-        flow = load_flow(created, runtime)
+        flow = load_flow(localised(runtime, created), runtime)
+        if created.body["ref"]["kind"] == "snapshot":
+            flow = with_json_inputs(flow)
     except Exception as error:
         refuse(runtime, exec_id, error)
         if isinstance(error, KitaruError):
@@ -73,6 +80,23 @@ def work(runtime: Runtime, exec_id: str) -> Outcome:
             fix=f"mend {where}, then: kitaru executions retry {exec_id}",
         ) from error
     return advance(runtime, exec_id, flow, poll_seconds=0.0, on_run=signals.watch)
+
+
+def is_notebook(runtime: Runtime, exec_id: str) -> bool:
+    """Whether the execution runs a notebook. For one of a deployment this process first becomes its environment's.
+
+    Raises:
+        KitaruStateError: it has ended, or another live worker advances it.
+        KitaruError: the deployment can't run here; the execution has failed with this.
+    """
+    created = created_event(runtime, exec_id)
+    try:
+        enter(runtime, created)
+        kind = localised(runtime, created).body["ref"]["kind"]
+    except KitaruError as error:
+        refuse(runtime, exec_id, error)
+        raise
+    return bool(kind == "notebook")
 
 
 def exit_code(status: ExecutionStatus) -> int:
@@ -88,15 +112,10 @@ def print_progress(progress: Any) -> None:
         print(f"[{progress.index}/{progress.total}] {progress.status}: {progress.name}", flush=True)
 
 
-def main(arguments: list[str]) -> int:
-    """The command."""
-    if len(arguments) != 1:
-        print("usage: python -m kitaru_nb.worker EXECUTION", file=sys.stderr)
-        return 2
-    exec_id = arguments[0]
-    runtime = default_runtime()
+def turn(runtime: Runtime, exec_id: str) -> int:
+    """Advance an execution until it ends or lets go, say so, and return the exit code."""
     try:
-        if created_event(runtime, exec_id).body["ref"]["kind"] == "notebook":
+        if is_notebook(runtime, exec_id):
             from kitaru_nb.headless import go_on  # loads Jupyter, which functions don't need
 
             notebook = go_on(runtime, exec_id, on_progress=print_progress)
@@ -112,6 +131,44 @@ def main(arguments: list[str]) -> int:
         return 1
     print(f"{exec_id} {status}{': ' + reason if reason else ''}")
     return exit_code(status)
+
+
+def wait_for_lease(runtime: Runtime, exec_id: str) -> bool:
+    """Wait until nobody holds the execution: its last worker may have died with its machine. False: that one lives."""
+    seen: Lease | None = None
+    while True:
+        execution = runtime.journal.execution(exec_id)
+        lease = execution.lease
+        if execution.status is not ExecutionStatus.RUNNING or lease is None:
+            return True
+        if seen is not None and (lease.epoch != seen.epoch or lease.expires_at > seen.expires_at):
+            return False
+        seen = lease
+        time.sleep(1.0)
+
+
+def is_recorded(runtime: Runtime, exec_id: str) -> bool:
+    """Whether the journal says what became of the execution, so that nothing is left to do for now."""
+    status = runtime.journal.execution(exec_id).status
+    return status.ended or status is ExecutionStatus.WAITING
+
+
+def main(arguments: list[str]) -> int:
+    """The command."""
+    supervised = SUPERVISED in arguments
+    names = [argument for argument in arguments if argument != SUPERVISED]
+    if len(names) != 1:
+        print(f"usage: python -m kitaru_nb.worker [{SUPERVISED}] EXECUTION", file=sys.stderr)
+        return 2
+    (exec_id,) = names
+    runtime = default_runtime()
+    if not supervised:
+        return turn(runtime, exec_id)
+    if not wait_for_lease(runtime, exec_id):
+        print(f"{exec_id} is advanced by another worker; there is nothing to do.")
+        return 0
+    code = turn(runtime, exec_id)
+    return 0 if is_recorded(runtime, exec_id) else code or 1
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import importlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -108,8 +109,13 @@ def refuse(runtime: Runtime, exec_id: str, error: Exception) -> None:
     runtime.journal.release(lease, [Event(exec_id, "execution.failed", "", time.time(), body)])
 
 
+#: What makes other libraries' calls durable. By name, because it lives above the core and must not be loaded with it.
+INSTRUMENTS = "kitaru_nb.surfaces.adapters.automatic"
+
+
 def _advance_once(run: Run, flow: Flow[..., Any]) -> Outcome:
     try:
+        importlib.import_module(INSTRUMENTS).install_imported()
         with captured():
             inputs = read_inputs(run.runtime, created_event(run.runtime, run.exec_id))
             value = _call(run, flow, inputs)

@@ -30,14 +30,39 @@ def validate(wait: Wait, value: Any) -> None:
 
 def describe_schema(schema: Mapping[str, Any]) -> str:
     """A JSON Schema in a few words."""
+    return _described(schema, schema.get("$defs", {}))
+
+
+def _described(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
+    if (named := _definition(schema, definitions)) is not None:
+        return _described(named, definitions)
     if "enum" in schema:
         return "one of " + ", ".join(json.dumps(v) for v in schema["enum"])
+    if choices := _choices(schema, definitions):
+        return ", or ".join(dict.fromkeys(_described(choice, definitions) for choice in choices))
     plain = {"boolean": "true or false", "string": "a text", "integer": "a whole number", "number": "a number"}
     if schema.get("type") in plain:
         return plain[schema["type"]]
     if schema.get("type") == "object":
         return "an object with " + (", ".join(schema.get("properties", {})) or "any fields")
     return f"JSON that fits {json.dumps(schema)[:300]}"
+
+
+def _definition(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """What a local reference means; None where there is none."""
+    prefix, _, name = str(schema.get("$ref", "")).rpartition("/")
+    return definitions.get(name) if prefix == "#/$defs" else None
+
+
+def _choices(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The alternatives of ``anyOf`` but null, those that are typed quickest first."""
+    found = [c for c in schema.get("anyOf", ()) if c.get("type") != "null"]
+
+    def effort(choice: Mapping[str, Any]) -> int:
+        kind = (_definition(choice, definitions) or choice).get("type")
+        return 0 if kind == "boolean" else 2 if kind in ("object", "array") else 1
+
+    return sorted(found, key=effort)
 
 
 def example(schema: Mapping[str, Any]) -> str:
@@ -48,15 +73,15 @@ def example(schema: Mapping[str, Any]) -> str:
 
 
 def _example(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Any:
-    if "$ref" in schema:
-        return _example(definitions[schema["$ref"].rpartition("/")[2]], definitions)
+    if (named := _definition(schema, definitions)) is not None:
+        return _example(named, definitions)
     for known in ("default", "const"):
         if known in schema:
             return schema[known]
     if schema.get("enum"):
         return schema["enum"][0]
-    if schema.get("anyOf"):
-        return _example(schema["anyOf"][0], definitions)
+    if choices := _choices(schema, definitions):
+        return _example(choices[0], definitions)
     if schema.get("type") == "object":
         return {name: _example(part, definitions) for name, part in schema.get("properties", {}).items()}
     plain = {"boolean": True, "string": "text", "integer": 1, "number": 1.5, "array": [], "null": None}

@@ -21,6 +21,7 @@ from kitaru_nb.core.futures import CheckpointFuture, Futures, background_loop, p
 from kitaru_nb.core.retry import Retry, as_retry
 from kitaru_nb.core.run import Run, recorded_failure
 from kitaru_nb.errors import KitaruFeatureNotAvailableError, KitaruTimeoutError, KitaruUsageError
+from kitaru_nb.journal.fold import Outputs
 from kitaru_nb.model import Artifact, Event
 
 P = ParamSpec("P")
@@ -317,6 +318,10 @@ class FunctionWork:
         finally:
             current.reset(token)
 
+    def with_arguments(self, call: Call, values: Mapping[str, Any]) -> None:
+        """The function is called with these values of its parameters."""
+        replace_inputs(call, values)
+
     def outputs(self, run: Run, call: Call, value: Any) -> tuple[list[Artifact], Mapping[str, Any]]:
         """The returned value as one artifact, and the metadata that the body logged."""
         if inspect.iscoroutine(value):
@@ -334,6 +339,8 @@ class FunctionWork:
 
     def restore(self, run: Run, call: Call, artifacts: Sequence[Artifact], event: Event) -> Any:
         """The value that was returned."""
+        if isinstance(artifacts, Outputs) and (found := artifacts.inline(0)) is not None:
+            return run.store.read_inline(*found, artifact=lambda: artifacts[0])
         return run.store.read(artifacts[0])
 
     def recorded_failure(self, event: Event) -> Exception:
@@ -353,6 +360,18 @@ def parts_of(value: Any, token: Callable[[Any], str | None]) -> Sequence[str]:
     if len(value) > MAX_PARTS:
         return ()
     return [t for t in map(token, items) if t is not None]
+
+
+def replace_inputs(call: Call, values: Mapping[str, Any]) -> None:
+    """Give ``call`` these values of its inputs. They come from the replay, so from no other call."""
+    run = call.frame.run
+    token, sources = run.store.token, call.sources or run.engine.trace(call.inputs)
+    call.sources = [[] if i.name in values else known for i, known in zip(call.inputs, sources, strict=True)]
+    given = [(i, values[i.name]) if i.name in values else (i, None) for i in call.inputs]
+    call.inputs = [
+        Input(i.name, value, token(value), parts_of(value, token)) if i.name in values else i for i, value in given
+    ]
+    call.overridden = tuple(i.name for i in call.inputs if i.name in values)
 
 
 def with_timeout(work: FunctionWork, frame: Frame, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -74,10 +74,12 @@ def answer(
     return go_on(runtime, exec_id)
 
 
-def abort(runtime: Runtime, exec_id: str, *, wait: str | None = None, by: str | None = None) -> Started:
+def abort(
+    runtime: Runtime, exec_id: str, *, wait: str | None = None, by: str | None = None, via: str = "client"
+) -> Started:
     """Close a wait without an answer: the flow gets `KitaruStateError` there. Raises as `answer`."""
     pending = find_wait(runtime, exec_id, wait)
-    _resolve(runtime, pending, {"aborted": True, "by": by or whoami(), "via": "client"})
+    _resolve(runtime, pending, {"aborted": True, "by": by or whoami(), "via": via})
     return go_on(runtime, exec_id)
 
 
@@ -190,7 +192,12 @@ def resume(runtime: Runtime, exec_id: str) -> Started:
         raise KitaruStateError(f"{exec_id} still waits for {asked(wait)}", fix=answering(wait, exec_id))
     if is_interactive(runtime, exec_id):
         return Started(exec_id, None, by_notebook=True)
+    _record(runtime, exec_id, "execution.resume")
     return Started(exec_id, start(runtime, execution))
+
+
+def _record(runtime: Runtime, exec_id: str, kind: str) -> None:
+    runtime.journal.append(exec_id, [Event(exec_id, kind, "", time.time(), {"by": whoami()})])
 
 
 def retry(runtime: Runtime, exec_id: str) -> Started:
@@ -206,6 +213,7 @@ def retry(runtime: Runtime, exec_id: str) -> Started:
             f"{exec_id} is {execution.status}; only a failed execution is retried.",
             fix=f"kitaru executions {fix} {exec_id}",
         )
+    _record(runtime, exec_id, "execution.retry")
     return Started(exec_id, start(runtime, execution))
 
 

@@ -29,7 +29,7 @@ def create_execution(runtime: Runtime, flow: Flow[..., Any], inputs: Mapping[str
         "inputs": pack_inputs(runtime, inputs, blob),
         "options": {"cache": flow.cache, "retries": flow.retry.attempts},
     }
-    return write_created(runtime, flow.name, flow.stack, body, blob, key=flow.key)
+    return write_created(runtime, flow.name, flow.stack or runtime.settings.stack, body, blob, key=flow.key)
 
 
 def create_replay(
@@ -67,7 +67,25 @@ def create_replay(
         "original": exec_id,
         "plan": plan.body,
     }
-    return write_created(runtime, original.flow_name, original.stack, body, blob, original=exec_id)
+    return write_created(
+        runtime,
+        original.flow_name,
+        original.stack,
+        body,
+        blob,
+        original=exec_id,
+        deployment=None if flow else original.deployment,
+    )
+
+
+def merged_inputs(inputs: Mapping[str, Any] | None, more: Mapping[str, Any]) -> dict[str, Any]:
+    """New inputs from both ways to give them. Raises `KitaruUsageError`."""
+    named = dict(inputs or {})
+    if twice := sorted(set(named) & set(more)):
+        raise KitaruUsageError(
+            f"The input {twice[0]!r} was given twice, in inputs= and by itself.", fix=f"inputs={{{twice[0]!r}: value}}"
+        )
+    return {**named, **more}
 
 
 def write_created(
@@ -79,6 +97,7 @@ def write_created(
     *,
     key: str | None = None,
     original: str | None = None,
+    deployment: str | None = None,
 ) -> Execution:
     """Store a new execution with its ``execution.created`` event."""
     exec_id, now = new_exec_id(), time.time()
@@ -89,6 +108,7 @@ def write_created(
         utc(now),
         utc(now),
         original_exec_id=original,
+        deployment=deployment,
         stack=stack,
         key=key,
     )

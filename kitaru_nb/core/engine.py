@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from kitaru_nb.core.context import Frame
 from kitaru_nb.core.retry import Retry, is_fatal
-from kitaru_nb.errors import KitaruDivergenceError
+from kitaru_nb.core.work import TakesArguments
+from kitaru_nb.errors import KitaruDivergenceError, KitaruUsageError
 from kitaru_nb.model import Event
 
 if TYPE_CHECKING:
@@ -37,7 +38,10 @@ class Input:
 
 @dataclass(slots=True)
 class Call:
-    """One call of a checkpoint. ``work`` is what performs it (see `kitaru_nb.core.work`)."""
+    """One call of a checkpoint. ``work`` is what performs it (see `kitaru_nb.core.work`).
+
+    ``overridden`` names the inputs whose values a replay gave instead of the flow.
+    """
 
     call_id: str
     name: str
@@ -53,6 +57,7 @@ class Call:
     sources: list[list[str]] = field(default_factory=list)
     after: tuple[str, ...] = ()
     inside: Frame | None = None
+    overridden: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,22 +176,27 @@ class ReplayPlan:
     Attributes:
         rerun: call ids that must run again although their inputs are equal.
         overrides: call id → event whose outputs replace those of the call.
+        arguments: call id → values of its inputs that it runs with instead of the flow's.
         override_places: (name, number on the main line of the flow, or None when it is the only call of its name) →
-            call id in ``overrides``: finds the call when what came before it has changed, and its id with it.
+            call id in ``overrides`` or ``arguments``: finds the call when what came before it has changed, and its id
+            with it.
         donors: call id → completed event of the original.
         answers: wait id → body of the original's ``wait.resolved``, for waits that needn't be asked again.
         questions: wait id → the question that was answered.
         wait_overrides: wait name or id → value.
+        closed: nothing may run that the original did not record: a rehearsal.
     """
 
     original: str
     rerun: frozenset[str] = frozenset()
     overrides: Mapping[str, Event] = field(default_factory=dict)
+    arguments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     override_places: Mapping[tuple[str, int | None], str] = field(default_factory=dict)
     donors: Mapping[str, Event] = field(default_factory=dict)
     answers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     questions: Mapping[str, Any] = field(default_factory=dict)
     wait_overrides: Mapping[str, Any] = field(default_factory=dict)
+    closed: bool = False
 
 
 class Engine:
@@ -206,7 +216,7 @@ class Engine:
         self.exec_id = exec_id
         self.plan = plan
         self.fresh = False
-        self.lock = threading.RLock()
+        self.lock = threading.Lock()
         self.completed: dict[str, Event] = {}
         self.failed: dict[str, Event] = {}
         self.failures: dict[str, int] = {}
@@ -254,7 +264,7 @@ class Engine:
         self.failed.pop(key, None)
         self.fresh = self.fresh or "reused" not in body or "overridden" in body
         if (place := body.get("place")) is not None:
-            self.places[body.get("parent", ""), body["name"], place] = key
+            self.places[body.get("within", body.get("parent", "")), body["name"], place] = key
         if "cell" in body:
             self.generations[body["name"]] = self.generations.get(body["name"], 0) + 1
 
@@ -272,9 +282,12 @@ class Engine:
         parent = self.parents.get(call_id, "")
         return parent == outer or (parent != "" and self._is_inside(parent, outer))
 
-    def forgive(self) -> None:
-        """A person runs things again: what failed so far is tried again, and no longer counts against its retries."""
-        self._forgive(lambda _: True)
+    def forgive(self, only: str | None = None) -> None:
+        """A person runs things again: what failed so far is tried again, and no longer counts against its retries.
+
+        ``only``: one call, because a library that retries by itself asks for it once more.
+        """
+        self._forgive(lambda call_id: only in (None, call_id))
 
     def _forgive(self, chosen: Callable[[str], bool]) -> None:
         for call_id, failures in self.failures.items():
@@ -294,7 +307,9 @@ class Engine:
     ) -> tuple[str, int | None]:
         """(call id, place on the main line or None) of a call made now in ``frame``."""
         tokens = [i.token or f"?{i.name}:{type(i.value).__qualname__}" for i in inputs]
-        base = digest(frame.scope, name, *tokens, *(() if explicit is None else ("id", explicit)))
+        if explicit is not None:
+            tokens += ("id", explicit)
+        base = digest(frame.scope, name, *tokens)
         with self.lock:
             n = frame.seen[base]
             frame.seen[base] = n + 1
@@ -318,26 +333,38 @@ class Engine:
 
     # decisions
 
-    def recorded(self, call: Call) -> Donor | None:
-        """What this execution recorded of a call that completed. Asked first, so that a resume is quick."""
-        event = self.completed.get(call.call_id)
-        return None if event is None else Donor(self.exec_id, event)
-
     def call(self, call: Call) -> Generator[Effect, Any, Any]:
         """All that happens when a checkpoint is called. Returns its value; raises what it raised."""
-        if (donor := self.recorded(call)) is not None:
-            return (yield Load(call, donor))
+        if (recorded := self.completed.get(call.call_id)) is not None:
+            return (yield Load(call, Donor(self.exec_id, recorded)))
         self._check_place(call)
         overriding = self._override(call)
         donor = overriding or self._donor(call)
-        if donor is None and call.cache_key is not None and self.plan is None:
+        if self._take_arguments(call):
+            donor = None
+        elif donor is None and call.cache_key is not None and self.plan is None:
             donor = yield Find(call.cache_key)
         if donor is not None:
             yield Adopt(call, donor, overriding is not None)
             return (yield Load(call, donor))
         if (failed := self.failed.get(call.call_id)) is not None:
             raise call.work.recorded_failure(failed)
+        if self.plan is not None and self.plan.closed:
+            raise self._unrecorded(call, self.plan)
         return (yield from self._attempts(call))
+
+    def _unrecorded(self, call: Call, plan: ReplayPlan) -> KitaruDivergenceError:
+        """The error of a rehearsal that asks for something new."""
+        same = [e.body for e in plan.donors.values() if e.body.get("name") == call.name]
+        why = "it was never recorded"
+        if same:
+            changed = same[-1].get("code") != call.code
+            why = "its code changed" if changed else first_difference(same[-1].get("inputs", ()), call.inputs)
+        self.divergence = KitaruDivergenceError(
+            f"Checkpoint {call.name!r} would run here, though {plan.original} recorded no such call: {why}.",
+            fix="run the notebook again from the top, and rehearse again",
+        )
+        return self.divergence
 
     def _attempts(self, call: Call) -> Generator[Effect, Any, Any]:
         failures = self.failures.get(call.call_id, 0)
@@ -361,16 +388,32 @@ class Engine:
 
     def _override(self, call: Call) -> Donor | None:
         plan = self.plan
-        if plan is None or not plan.overrides:
+        if plan is None or (target := self._target(plan, call, plan.overrides)) is None:
             return None
-        found = plan.overrides.get(call.call_id)
-        if found is None:
-            places = plan.override_places
-            target = places.get((call.name, None))
-            if target is None and call.place is not None and not call.frame.call_id:
-                target = places.get((call.name, call.place))
-            found = None if target is None else plan.overrides[target]
-        return None if found is None else Donor(plan.original, found)
+        return Donor(plan.original, plan.overrides[target])
+
+    def _take_arguments(self, call: Call) -> bool:
+        """Whether the call runs with other arguments than the flow's; it has them then."""
+        plan = self.plan
+        if plan is None or (target := self._target(plan, call, plan.arguments)) is None:
+            return False
+        if not isinstance(call.work, TakesArguments):
+            raise KitaruUsageError(
+                f"{call.name!r} can't run with other arguments.", fix=f"overrides={{'checkpoint.{call.name}': value}}"
+            )
+        call.work.with_arguments(call, plan.arguments[target])
+        call.cache_key = None
+        return True
+
+    def _target(self, plan: ReplayPlan, call: Call, among: Mapping[str, Any]) -> str | None:
+        """The call of the original in ``among`` that ``call`` repeats."""
+        if not among or call.call_id in among:
+            return call.call_id if among else None
+        places = plan.override_places
+        target = places.get((call.name, None))
+        if target is None and call.place is not None and not call.frame.call_id:
+            target = places.get((call.name, call.place))
+        return target if target in among else None
 
     def _donor(self, call: Call) -> Donor | None:
         plan = self.plan
@@ -435,12 +478,15 @@ class Engine:
 
 def digest(*parts: str) -> str:
     """20 hexadecimal characters that identify a sequence of strings."""
-    return blake2b("\0".join(parts).encode("utf-8", "surrogatepass"), digest_size=10).hexdigest()
+    text = "\0".join(parts)
+    # Naming an encoding costs as much as hashing does.
+    data = text.encode() if text.isascii() else text.encode("utf-8", "surrogatepass")
+    return blake2b(data, digest_size=10).hexdigest()
 
 
 def first_difference(recorded: Sequence[Sequence[Any]], inputs: Sequence[Input]) -> str:
     """The first input that differs from what was recorded, in words."""
-    before = {name: (token, preview) for name, token, preview, _ in recorded}
+    before = {name: (token, preview) for name, token, preview, *_ in recorded}
     for given in inputs:
         if given.name not in before:
             return f"input {given.name!r} is new"

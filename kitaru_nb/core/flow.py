@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from kitaru_nb.core import reference
-from kitaru_nb.core.create import create_execution, create_replay
+from kitaru_nb.core.create import create_execution, create_replay, merged_inputs
 from kitaru_nb.core.handle import FlowHandle
 from kitaru_nb.core.launch import launch
 from kitaru_nb.core.replay import ReplayPreview, Scope, plan_replay
 from kitaru_nb.core.retry import Retry, as_retry
-from kitaru_nb.core.runtime import Runtime, default_runtime
+from kitaru_nb.core.runtime import Runtime, default_runtime, runtime_of
 from kitaru_nb.errors import KitaruNotFoundError, KitaruUsageError
-from kitaru_nb.model import Event
+from kitaru_nb.model import Deployment, Event
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -42,7 +43,7 @@ class Flow(Generic[P, R]):
         functools.update_wrapper(self, func)
         self.func = func
         self.name = name or func.__name__
-        self.stack = stack or "local"
+        self.stack = stack
         self.key = key
         self.cache = cache
         self.retry = as_retry(retries)
@@ -85,7 +86,7 @@ class Flow(Generic[P, R]):
         options = {option: kwargs.pop(option) for option in taken}
         flow = self.with_options(**options) if options else self
         inputs = flow.bind(args, kwargs)
-        runtime = self.runtime or default_runtime()
+        runtime = self.runtime or runtime_of(flow.stack)
         execution = create_execution(runtime, flow, inputs)
         return launch(runtime, execution, flow)
 
@@ -107,22 +108,30 @@ class Flow(Generic[P, R]):
         from_: str | Sequence[str] | None = None,
         overrides: Mapping[str, Any] | None = None,
         scope: Scope = "downstream",
-        **inputs: Any,
+        inputs: Mapping[str, Any] | None = None,
+        **more_inputs: Any,
     ) -> FlowHandle[R]:
         """Start a new execution from an old one: ``from_`` and what depends on it run again, the rest is reused.
 
         Args:
             from_: selectors (``name``, ``name#2``, call id) of the checkpoints to begin with.
-            overrides: values to use instead: ``{"checkpoint.research": notes, "wait.approve": True}``.
+            overrides: what is taken instead: an outcome, inputs of a call, or an answer, as in
+                ``{"checkpoint.research": notes, "arguments.draft": {"tone": "dry"}, "wait.approve": True}``.
             scope: ``after`` also runs all that came later in program order.
-            inputs: new values of flow inputs.
+            inputs: new values of flow inputs; ``more_inputs`` are these too, for those with other names than the above.
 
         Raises:
             KitaruNotFoundError, KitaruUsageError: as `replay_plan`.
         """
         runtime = self.runtime or default_runtime()
         execution = create_replay(
-            runtime, exec_id, from_=from_, overrides=overrides, scope=scope, inputs=inputs, flow=self
+            runtime,
+            exec_id,
+            from_=from_,
+            overrides=overrides,
+            scope=scope,
+            inputs=merged_inputs(inputs, more_inputs),
+            flow=self,
         )
         return launch(runtime, execution, self)
 
@@ -133,7 +142,8 @@ class Flow(Generic[P, R]):
         from_: str | Sequence[str] | None = None,
         overrides: Mapping[str, Any] | None = None,
         scope: Scope = "downstream",
-        **inputs: Any,
+        inputs: Mapping[str, Any] | None = None,
+        **more_inputs: Any,
     ) -> ReplayPreview:
         """What `replay` would run again, reuse and ask; nothing is started.
 
@@ -142,9 +152,54 @@ class Flow(Generic[P, R]):
             KitaruUsageError: an ambiguous selector.
         """
         runtime = self.runtime or default_runtime()
+        changed = list(merged_inputs(inputs, more_inputs))
         return plan_replay(
-            runtime, exec_id, from_=from_, overrides=overrides, scope=scope, changed_inputs=list(inputs)
+            runtime, exec_id, from_=from_, overrides=overrides, scope=scope, changed_inputs=changed
         ).preview
+
+    # deployments (rooms above: resolved on use, as runners are)
+
+    def deploy(
+        self,
+        *,
+        tags: str | Sequence[str] | Mapping[str, bool] = (),
+        stack: str | None = None,
+        **inputs: Any,
+    ) -> Deployment:
+        """Deploy the flow as its next version, with the modules and packages that it needs.
+
+        Args:
+            tags: names that route to this version from now on.
+            inputs: values that executions take when they are given no others.
+
+        Raises:
+            KitaruUsageError: it can't be deployed; lists all that there is to mend.
+        """
+        found: Deployment = self._deployed().create(self, tags=tags, stack=stack or self.stack or "local", **inputs)
+        return found
+
+    def deployments(self) -> list[Deployment]:
+        """The flow's versions, newest first. Raises `KitaruNotFoundError` when it was never deployed."""
+        return list(self._deployed().list(flow=self.name))
+
+    def deployment(self, *, version: int | str | None = None, tag: str | None = None) -> Deployment:
+        """One version of the flow. Raises `KitaruNotFoundError`."""
+        found: Deployment = self._deployed().get(self.name, version=version, tag=tag)
+        return found
+
+    def invoke(self, *, version: int | str | None = None, tag: str | None = None, **inputs: Any) -> FlowHandle[R]:
+        """Start an execution of a deployed version (default: that of the tag ``default``), not of this code.
+
+        Raises:
+            KitaruNotFoundError: no such version or tag.
+            KitaruUsageError: inputs that don't fit; nothing was started.
+        """
+        handle: FlowHandle[R] = self._deployed().invoke(self.name, version=version, tag=tag, inputs=inputs)
+        return handle
+
+    def _deployed(self) -> Any:
+        deployments = importlib.import_module("kitaru_nb.promote.deployments")
+        return deployments.Deployments(self.runtime or default_runtime())
 
 
 def load_flow(created: Event, runtime: Runtime) -> Flow[..., Any]:
@@ -197,7 +252,8 @@ def flow(func: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     should do its work in checkpoints, and be the same each time between them.
 
     Args:
-        stack: where it runs: ``local`` (a thread of this process, default) or ``process`` (a process of its own).
+        stack: where it runs: ``local`` (a thread of this process), ``process`` (a process of its own), or a stack that
+            somebody created. Default: the one in use (``kitaru stack use``), else ``local``.
         cache: default of ``cache`` for its executions.
         retries: how often an execution whose body raised goes on by itself.
     """

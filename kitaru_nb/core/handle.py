@@ -144,7 +144,7 @@ class FlowHandle(Generic[R]):
         execution = self.runtime.journal.execution(self.exec_id)
         if execution.status in (ExecutionStatus.COMPLETED, ExecutionStatus.CANCELLED):
             return True
-        if execution.status is ExecutionStatus.RUNNING or runner_of(execution.stack).running(self.exec_id):
+        if execution.status is ExecutionStatus.RUNNING or runner_of(execution.stack).status(self.exec_id).alive:
             return False
         since = None
         if execution.status is ExecutionStatus.PENDING:
@@ -155,8 +155,8 @@ class FlowHandle(Generic[R]):
 
     def _is_left_lying(self, execution: Execution, since: float) -> bool:
         """Whether nobody takes up what could go on since then: its worker died, or it took too long to come."""
-        ended = runner_of(execution.stack).ended(self.exec_id)
-        return (ended is not None and ended.begun_at >= since) or time.time() - since > TAKEN_UP_WITHIN
+        worker = runner_of(execution.stack).status(self.exec_id)
+        return (worker.state == "ended" and worker.begun_at >= since) or time.time() - since > TAKEN_UP_WITHIN
 
     def _tell_questions(self, local: LocalRun) -> None:
         run = local.run

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,20 +24,23 @@ class Edge:
 
 def edges(execution: Execution) -> list[Edge]:
     """All edges, in the order of their targets."""
-    found: dict[Edge, None] = {}
+    found: list[Edge] = []
     for call in execution.checkpoints:
-        for given in call.inputs:
-            for source in given.sources:
-                found[Edge(source, call.call_id, "data")] = None
-        for before in call.after:
-            if Edge(before, call.call_id, "data") not in found:
-                found[Edge(before, call.call_id, "order")] = None
-        if call.parent:
-            found[Edge(call.parent, call.call_id, "nested")] = None
+        sources = [source for given in call.inputs for source in given.sources]
+        found += edges_to(call.call_id, sources, call.after, call.parent)
     for wait in execution.waits:
-        for before in wait.after:
-            found[Edge(before, f"wait:{wait.wait_id}", "order")] = None
-    return list(found)
+        found += edges_to(f"wait:{wait.wait_id}", (), wait.after, None)
+    return found
+
+
+def edges_to(target: str, sources: Iterable[str], after: Iterable[str], parent: str | None) -> list[Edge]:
+    """The edges that end in ``target``: what it read, else what came before it, and what it was called in."""
+    read = dict.fromkeys(sources)
+    found = [Edge(source, target, "data") for source in read]
+    found += [Edge(before, target, "order") for before in dict.fromkeys(after) if before not in read]
+    if parent:
+        found.append(Edge(parent, target, "nested"))
+    return found
 
 
 def downstream(execution: Execution, roots: Collection[str]) -> set[str]:

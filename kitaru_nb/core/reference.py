@@ -56,10 +56,11 @@ def _where(flow: Flow[..., Any], runtime: Runtime, blob: bytearray) -> dict[str,
         data = cloudpickle.dumps(flow)
     except Exception as error:
         why = f"it is defined where no other process can import it, and it can't be sent by value: {error}"
-        if flow.stack == "local":
+        stack = flow.stack or runtime.settings.stack
+        if stack == "local":
             return {"kind": "here", "why": why}
         raise KitaruRuntimeError(
-            f"Flow {flow.name!r} can't run on stack {flow.stack!r}: {why}",
+            f"Flow {flow.name!r} can't run on stack {stack!r}: {why}",
             fix="move the flow into a module, or keep what it refers to picklable",
         ) from error
     return {"kind": "value", "flow": pack_artifact(runtime.store.write(data, name="flow", kind="blob"), blob)}
@@ -120,7 +121,7 @@ def _run_script(path: Path) -> types.ModuleType:
     try:
         # What stands above the first .run(...) is defined then, and that is what was asked for.
         with contextlib.suppress(DefinitionsOnly):
-            exec(compile(tree, str(path), "exec"), module.__dict__)
+            exec(compile(tree, str(path), "exec", dont_inherit=True), module.__dict__)
     finally:
         loading_script = False
     return module

@@ -3,11 +3,13 @@ reused by reference."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from kitaru_nb.core.answers import validate
+from kitaru_nb.core.arguments import pack_arguments, read_arguments
 from kitaru_nb.core.engine import ReplayPlan
 from kitaru_nb.core.lineage import downstream, enclosing
 from kitaru_nb.core.runtime import Runtime
@@ -26,6 +28,7 @@ class ReplayPreview:
         runs: selectors of the calls that run again for certain; others follow when their inputs turn out different.
         enters: calls around those, whose bodies run again while what they finished inside is reused.
         reused: selectors of the calls whose outputs are reused.
+        arguments: selectors of the calls that run again with other arguments.
         asks: names of waits that are asked again.
         tokens_saved, cost_saved, seconds_saved: sums over the reused calls (outermost ones, for seconds).
     """
@@ -39,6 +42,7 @@ class ReplayPreview:
     tokens_saved: int
     cost_saved: float
     seconds_saved: float
+    arguments: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -76,21 +80,31 @@ def plan_replay(
         )
     roots = [select(execution, s) for s in selectors]
     blob = bytearray() if blob is None else blob
-    calls, waits = _overrides(runtime, execution, overrides, blob)
-    rerun = downstream(execution, [*roots, *calls, *(f"input:{name}" for name in changed_inputs)])
+    calls, waits, arguments = _overrides(runtime, execution, overrides, blob)
+    rerun = downstream(execution, [*roots, *calls, *arguments, *(f"input:{name}" for name in changed_inputs)])
     if scope == "after":
-        rerun |= _after(execution, [*roots, *calls])
-    rerun -= _with_children(execution, calls)
+        rerun |= _after(execution, [*roots, *calls, *arguments])
+    passed_over = _with_children(execution, calls)
+    if never := [c.selector for c in execution.checkpoints if c.call_id in arguments and c.call_id in passed_over]:
+        raise KitaruUsageError(
+            f"{never[0]!r} was given other arguments, but its outcome, or that of a call around it, is overridden too: "
+            "it would never run.",
+            fix=f"--override 'arguments.{never[0]}=...'  # alone",
+        )
+    rerun -= passed_over
     rewaits = _asked_again(execution, rerun | set(calls), [r for r in roots if r.startswith("wait:")])
     body = {
         "from": selectors,
         "scope": scope,
         "rerun": sorted(rerun | enclosing(execution, [*rerun, *calls])),
         "overrides": calls,
+        "arguments": arguments,
         "wait_overrides": waits,
         "reask": sorted(rewaits),
     }
-    return Replay(body, _preview(execution, rerun, calls, rewaits, waits), blob)
+    preview = _preview(execution, rerun, calls, rewaits, waits)
+    given = tuple(c.selector for c in execution.checkpoints if c.call_id in arguments)
+    return Replay(body, dataclasses.replace(preview, arguments=given), blob)
 
 
 def load_plan(runtime: Runtime, created: Event) -> ReplayPlan | None:
@@ -119,15 +133,18 @@ def load_plan(runtime: Runtime, created: Event) -> ReplayPlan | None:
         call_id: Event(original, "checkpoint.completed", call_id, created.at, {"outputs": outputs}, created.blob)
         for call_id, outputs in body["overrides"].items()
     }
+    packed = body.get("arguments", {})
     return ReplayPlan(
         original=original,
         rerun=frozenset(body["rerun"]),
         overrides=overrides,
-        override_places={_place(bodies, call_id): call_id for call_id in overrides},
+        arguments={call_id: read_arguments(runtime, values, created) for call_id, values in packed.items()},
+        override_places={_place(bodies, call_id): call_id for call_id in (*overrides, *packed)},
         donors=donors,
         answers=answers,
         questions=questions,
         wait_overrides=body["wait_overrides"],
+        closed=body["scope"] == "rehearsal",
     )
 
 
@@ -193,10 +210,11 @@ def _first_selector(execution: Execution) -> str:
 
 def _overrides(
     runtime: Runtime, execution: Execution, overrides: Mapping[str, Any], blob: bytearray
-) -> tuple[dict[str, list[dict[str, Any]]], dict[str, Any]]:
-    """({call id: packed outputs}, {wait name: value})."""
+) -> tuple[dict[str, list[dict[str, Any]]], dict[str, Any], dict[str, dict[str, dict[str, Any]]]]:
+    """({call id: packed outputs}, {wait name: value}, {call id: {input: packed value}})."""
     calls: dict[str, list[dict[str, Any]]] = {}
     waits: dict[str, Any] = {}
+    arguments: dict[str, dict[str, dict[str, Any]]] = {}
     for key, value in overrides.items():
         kind, _, selector = key.partition(".")
         if kind == "wait" and selector:
@@ -204,15 +222,28 @@ def _overrides(
                 validate(wait, value)
             waits[selector] = value
         elif kind == "checkpoint" and selector:
-            call_id = select(execution, selector)
-            call = next(c for c in execution.checkpoints if c.call_id == call_id)
-            calls[call_id] = [pack_artifact(a, blob) for a in _overriding(runtime, call, value)]
+            call = _call_named(execution, selector)
+            calls[call.call_id] = [pack_artifact(a, blob) for a in _overriding(runtime, call, value)]
+        elif kind == "arguments" and selector:
+            call = _call_named(execution, selector)
+            arguments[call.call_id] = pack_arguments(runtime, call, value, blob)
         else:
             raise KitaruUsageError(
-                f"Override {key!r} can't be: expected 'checkpoint.NAME' or 'wait.NAME'.",
+                f"Override {key!r} can't be: expected 'checkpoint.NAME', 'arguments.NAME' or 'wait.NAME'.",
                 fix=f"overrides={{'checkpoint.{_first_selector(execution)}': value}}",
             )
-    return calls, waits
+    return calls, waits, arguments
+
+
+def _call_named(execution: Execution, selector: str) -> CheckpointCall:
+    call_id = select(execution, selector)
+    for call in execution.checkpoints:
+        if call.call_id == call_id:
+            return call
+    raise KitaruUsageError(
+        f"{selector!r} is a wait of {execution.exec_id}; only its answer can be overridden.",
+        fix=f"overrides={{'wait.{selector.removeprefix('wait.')}': value}}",
+    )
 
 
 def _waits_named(execution: Execution, selector: str) -> list[Wait]:
@@ -289,7 +320,11 @@ def _preview(
 
 def tokens_of(call: CheckpointCall) -> int:
     """Tokens that a call logged: ``tokens``, or input plus output tokens."""
-    metadata = call.metadata
+    return tokens_in(call.metadata)
+
+
+def tokens_in(metadata: Mapping[str, Any]) -> int:
+    """Tokens in the metadata of a call; see `tokens_of`."""
     if "tokens" in metadata:
         return int(metadata["tokens"])
     return int(metadata.get("input_tokens") or 0) + int(metadata.get("output_tokens") or 0)

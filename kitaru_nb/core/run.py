@@ -10,12 +10,13 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from kitaru_nb.core import engine as e
 from kitaru_nb.core.context import Frame, here
+from kitaru_nb.core.description import describe
 from kitaru_nb.core.drive import drive, drive_async
 from kitaru_nb.core.failures import failure_body, pickled, recorded_failure
 from kitaru_nb.core.interrupts import UserCode
@@ -26,14 +27,16 @@ from kitaru_nb.core.runtime import Runtime
 from kitaru_nb.core.submitted import Submitted
 from kitaru_nb.core.work import Work
 from kitaru_nb.errors import KitaruFencedError, Paused
-from kitaru_nb.journal.fold import pack_artifact, unpack_artifact
-from kitaru_nb.model import Artifact, Event, Lease
+from kitaru_nb.journal.fold import Outputs, adopted_outputs, pack_outputs
+from kitaru_nb.model import Event, Lease
 
 __all__ = ["Ending", "Run", "Work", "failure_body", "recorded_failure"]
 
 STARTED_AFTER = 0.05
 LOGS_AFTER = 1.0
 LOOK_EVERY = 0.5
+#: Values of so few bytes (true, null, 0, "ok") come from anywhere: who made them isn't known by their token.
+COMMON_BYTES = 5
 
 #: What others than the run's own worker append.
 _FROM_OUTSIDE = frozenset({"wait.resolved", "execution.cancel", "execution.cancelled"})
@@ -139,8 +142,8 @@ class Run:
         inside = self.user_code.leave()
         try:
             self.check()
-            if (donor := self.engine.recorded(call)) is not None:
-                return self._load(e.Load(call, donor))
+            if (event := self.engine.completed.get(call.call_id)) is not None:
+                return self._restore(call, event, self.exec_id)
             self.parking.begin()
             try:
                 return drive(self.engine.call(call), self.perform)
@@ -153,8 +156,8 @@ class Run:
     async def call_async(self, call: e.Call) -> Any:
         """Perform a call of a checkpoint in this task."""
         self.check()
-        if (donor := self.engine.recorded(call)) is not None:
-            return self._load(e.Load(call, donor))
+        if (event := self.engine.completed.get(call.call_id)) is not None:
+            return self._restore(call, event, self.exec_id)
         self.parking.begin()
         try:
             return await drive_async(self.engine.call(call), self.perform_async)
@@ -212,7 +215,7 @@ class Run:
         """Perform one effect in this thread."""
         match effect:
             case e.Load():
-                return self._load(effect)
+                return self._restore(effect.call, effect.donor.event, effect.donor.exec_id)
             case e.Invoke():
                 return self._invoke(effect)
             case e.Complete():
@@ -237,7 +240,7 @@ class Run:
         """Perform one effect in this task; what blocks goes to a thread."""
         match effect:
             case e.Load():
-                return self._load(effect)
+                return self._restore(effect.call, effect.donor.event, effect.donor.exec_id)
             case e.Invoke():
                 with self._in_flight(effect):
                     return await effect.call.work.invoke_async(effect.call, effect.attempt)
@@ -285,20 +288,19 @@ class Run:
             finally:
                 self.user_code.leave()
 
-    def _load(self, effect: e.Load) -> Any:
-        call, event = effect.call, effect.donor.event
-        artifacts = [unpack_artifact(a, event.blob, effect.donor.exec_id) for a in event.body.get("outputs", ())]
-        value = call.work.restore(self, call, artifacts, event)
-        self._settled(call, artifacts)
+    def _restore(self, call: e.Call, event: Event, exec_id: str) -> Any:
+        """The outcome that ``event`` recorded. A resume does this once for each completed call, before all else."""
+        outputs = Outputs(event, exec_id)
+        value = call.work.restore(self, call, outputs, event)
+        self._settled(call, outputs.tokens(above=COMMON_BYTES))
         if self.told is not None:
             self.told("reused", call, event)
         return value
 
-    def _settled(self, call: e.Call, artifacts: Sequence[Artifact]) -> None:
-        """A call has its outcome: its outputs have a producer, and the main line has moved on."""
-        for artifact in artifacts:
-            if artifact.size > 5:  # true, null, 0 or "ok" come from anywhere
-                self.engine.produced(artifact.token, call.call_id)
+    def _settled(self, call: e.Call, tokens: Iterable[str]) -> None:
+        """A call has its outcome: the values with these tokens have a producer, and the main line has moved on."""
+        for token in tokens:
+            self.engine.produced(token, call.call_id)
         if call.place is not None or not call.frame.strict:
             call.frame.last = (call.call_id,)
 
@@ -307,11 +309,12 @@ class Run:
         now = time.time()
         artifacts, more = call.work.outputs(self, call, effect.value)
         blob = bytearray()
-        packed = [pack_artifact(a, blob) for a in artifacts]
+        packed = pack_outputs(artifacts, blob, exec_id=self.exec_id, call_id=call.call_id, name=call.name)
         with self._lock:
             started = self._started.pop(call.call_id)
         body = self._describe(call, started)
-        body["attempt"] = effect.attempt
+        if effect.attempt > 1:
+            body["attempt"] = effect.attempt
         body["duration"] = round(now - started.first_at, 6)
         body["outputs"] = packed
         body.update(more)
@@ -319,7 +322,7 @@ class Run:
             self.exec_id, "checkpoint.completed", call.call_id, now, body, bytes(blob) or None, 0, call.cache_key
         )
         self._finish_call(call, event)
-        self._settled(call, artifacts)
+        self._settled(call, [a.token for a in artifacts if a.size > COMMON_BYTES and a.token])
         if self.told is not None:
             self.told("completed", call, event)
 
@@ -331,27 +334,7 @@ class Run:
         self.engine.take(event)
 
     def _describe(self, call: e.Call, started: Started | None) -> dict[str, Any]:
-        preview = self.runtime.preview
-        body: dict[str, Any] = {
-            "name": call.name,
-            "inputs": [
-                [i.name, i.token, preview(i.value)["text"][:200], sources]
-                for i, sources in zip(call.inputs, call.sources or [[]] * len(call.inputs), strict=True)
-            ],
-        }
-        if call.type is not None:
-            body["type"] = call.type
-        if call.frame.call_id:
-            body["parent"] = call.frame.call_id
-        if call.place is not None:
-            body["place"] = call.place
-        if call.code is not None:
-            body["code"] = call.code
-        if call.after:
-            body["after"] = list(call.after)
-        if started is not None:
-            body["started_at"] = started.first_at
-        return body
+        return describe(call, None if started is None else started.first_at, self.runtime.preview)
 
     def _find(self, effect: e.Find) -> e.Donor | None:
         event = self.journal.find(effect.cache_key)
@@ -361,8 +344,9 @@ class Run:
         call, donor = effect.call, effect.donor
         self._trace(call)
         now = time.time()
-        kept = ("outputs", "metadata", "partial", "cell", "duration")
+        kept = ("metadata", "partial", "cell", "duration")
         body = self._describe(call, None) | {k: v for k, v in donor.event.body.items() if k in kept}
+        body["outputs"] = adopted_outputs(donor.event)
         # The instant of taking it over, so that calls keep their program order; ``duration`` is that of the real run.
         body["started_at"] = now
         if effect.overridden:

@@ -4,46 +4,75 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from kitaru_nb.core.runtime import Runtime
 from kitaru_nb.errors import KitaruFeatureNotAvailableError
 
-#: Stack name → "module:Class" of its runner, resolved on use. ``local`` is a thread here, else as ``process``.
-RUNNERS = {
+#: Built-in stack → "module:Class" of its runner, resolved on use. ``local`` is a thread here, else as ``process``.
+BUILT_IN = {
     "local": "kitaru_nb.stacks.process:ProcessRunner",
     "process": "kitaru_nb.stacks.process:ProcessRunner",
 }
+#: Where the runner of a stack that somebody created comes from.
+CREATED = "kitaru_nb.stacks.definition:runner_of_stack"
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
-    """A worker that is no more: its exit code, when it was started (Unix seconds), and where its output is."""
+class WorkerStatus:
+    """What a runner knows of the newest worker of an execution.
 
-    code: int
-    begun_at: float
-    output: str
+    Attributes:
+        state: ``none``: this runner knows of none. ``starting``: asked for, not running yet (scheduled, pulling an
+            image). ``running``. ``ended``, well or not; what became of the execution is in the journal.
+        code: exit code, where it is known.
+        reason: why it ended or doesn't start, in the words of the place where it runs.
+        begun_at: when it was started, Unix seconds.
+        output: where its output is: a path, or the command that shows it.
+    """
+
+    state: Literal["none", "starting", "running", "ended"]
+    code: int | None = None
+    reason: str = ""
+    begun_at: float = 0.0
+    output: str = ""
+
+    @property
+    def alive(self) -> bool:
+        """Whether it will advance the execution."""
+        return self.state in ("starting", "running")
 
 
 class Runner(Protocol):
-    """Starts a worker somewhere."""
+    """Starts workers somewhere. Every method may raise `KitaruBackendError` when that place can't be reached."""
 
     def submit(self, runtime: Runtime, exec_id: str) -> str:
-        """Start a worker for the execution; where to look for its output."""
+        """Start a worker for the execution; where to look for its output.
 
-    def running(self, exec_id: str) -> bool:
-        """Whether a worker that this process started for the execution is alive."""
+        Asking twice for the same turn (the execution's epoch) starts one, where the place can tell.
+        """
 
-    def ended(self, exec_id: str) -> Ended | None:
-        """How the newest worker of the execution ended; None while it runs, or where that can't be known."""
+    def status(self, exec_id: str) -> WorkerStatus:
+        """What is known of the newest worker of the execution."""
+
+    def cancel(self, exec_id: str) -> None:
+        """Tell the worker to end (SIGTERM, then SIGKILL). Nothing happens when there is none."""
+
+    def logs(self, exec_id: str) -> str:
+        """The output of the newest worker, as far as it is kept. Empty when there is none."""
 
 
 def runner_of(stack: str) -> Runner:
     """The runner of a stack. Raises `KitaruFeatureNotAvailableError` for an unknown one."""
-    if stack not in RUNNERS:
-        raise KitaruFeatureNotAvailableError(
-            f"There is no stack {stack!r}. Stacks are: {', '.join(RUNNERS)}.", fix="run(..., stack='local')"
-        )
-    module, _, name = RUNNERS[stack].partition(":")
-    runner: Runner = getattr(importlib.import_module(module), name)()
+    module, _, name = BUILT_IN.get(stack, CREATED).partition(":")
+    found = getattr(importlib.import_module(module), name)
+    runner: Runner = found() if stack in BUILT_IN else found(stack)
     return runner
+
+
+def unknown_stack(stack: str, others: list[str]) -> KitaruFeatureNotAvailableError:
+    """The error for a stack that nobody created."""
+    return KitaruFeatureNotAvailableError(
+        f"There is no stack {stack!r}. Stacks are: {', '.join([*BUILT_IN, *others])}.",
+        fix=f"kitaru stack create {stack} process",
+    )

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import getpass
+import importlib
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -82,11 +85,41 @@ def _runtime_of(settings: Settings, _pid: int) -> Runtime:
 
 def default_runtime() -> Runtime:
     """The runtime that environment, ``config.toml`` and working directory name now."""
-    return _runtime_of(load_settings(), os.getpid())
+    return runtime_of(None)
+
+
+def runtime_of(stack: str | None) -> Runtime:
+    """The runtime of a stack (None: of the one in use): its journal and its artifact store.
+
+    Raises:
+        KitaruFeatureNotAvailableError: there is no such stack.
+        KitaruUsageError: its definition isn't right, or needs a variable that isn't set.
+    """
+    settings = load_settings()
+    name = stack or settings.stack
+    if name not in ("local", "process"):
+        # A room above, so by name: what a stack is, only `kitaru_nb.stacks` knows.
+        settings = importlib.import_module("kitaru_nb.stacks.definition").settings_of(name, settings)
+    return _runtime_of(settings, os.getpid())
+
+
+_actor: ContextVar[str | None] = ContextVar("actor", default=None)
+
+
+@contextmanager
+def acting_as(name: str) -> Iterator[None]:
+    """What is done inside is recorded as done by ``name``: a server acts for those who ask it."""
+    token = _actor.set(name)
+    try:
+        yield
+    finally:
+        _actor.reset(token)
 
 
 def whoami() -> str:
-    """Who acts, for the record: ``KITARU_USER``, else the login name."""
+    """Who acts, for the record: the one that a server acts for, else ``KITARU_USER``, else the login name."""
+    if name := _actor.get():
+        return name
     if named := os.environ.get("KITARU_USER"):
         return named
     try:

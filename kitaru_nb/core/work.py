@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from kitaru_nb.model import Artifact, Event
 
@@ -29,3 +29,16 @@ class Work(Protocol):
 
     def recorded_failure(self, event: Event) -> Exception:
         """The exception again that ended the call's last attempt."""
+
+
+@runtime_checkable
+class TakesArguments(Protocol):
+    """A `Work` that can run with other values of its inputs than the flow gave, because a replay says so."""
+
+    def with_arguments(self, call: Call, values: Mapping[str, Any]) -> None:
+        """Let the call run with ``values``, by name of input, instead: its body gets them, and ``call.inputs`` has them
+        (`kitaru_nb.core.checkpoint.replace_inputs`). Identity and place of the call stay as the flow asked for it.
+
+        Raises:
+            KitaruUsageError: these values can't be.
+        """

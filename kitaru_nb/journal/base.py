@@ -12,8 +12,10 @@ execution.completed   result (artifact or null)
 execution.failed      failure {message, exception_type, traceback, origin}
 execution.cancelled   by
 execution.cancel      by; a request that the worker honours at its next step
+execution.resume      by; somebody starts a worker for an interrupted or answered execution
+execution.retry       by; somebody starts a worker for a failed execution
 checkpoint.started    key=call id; name, type, parent, place, inputs [{name, token, preview, sources}], after,
-                      attempt, code; only when the checkpoint outlives 50 ms or fails
+                      attempt, code, overridden_inputs [names]; only when the checkpoint outlives 50 ms or fails
 checkpoint.completed  key=call id; all of ``started`` and started_at, outputs [artifact], duration, metadata,
                       reused {exec_id, call_id}, partial [{name, type, why, do}], cell {...}
 checkpoint.failed     key=call id; name, attempt, failure, final, retry_in; and all of ``started``
@@ -27,8 +29,10 @@ artifact.saved        key=name; artifact; call
 ``ref.kind`` is ``module`` (module, qualname, root), ``script`` (path, qualname), ``value`` (flow: artifact), ``here``
 (only this process has it) or ``notebook`` (path, interactive; headless: notebook, an artifact, and output).
 
-An artifact in a body is its fields without ``data``; ``inline`` = [offset, length] into the event's blob, or null when
-the bytes are in the artifact store under its digest (`kitaru_nb.journal.fold` has both directions).
+An artifact in a body is its fields without ``data``; ``inline`` = [offset, length] into the event's blob, or absent
+when the bytes are in the artifact store under its digest. What is empty, what nearly all artifacts have and what the
+event itself says is left out, as are an input's sources when there are none and the attempt when the first one
+completed (`kitaru_nb.journal.fold` has both directions, and reads the longer form of version 1 too).
 """
 
 from __future__ import annotations
@@ -111,6 +115,18 @@ class Journal(Protocol):
         limit: int = 50,
     ) -> list[Execution]:
         """Executions without details, newest first; ``before`` is the last id of the page before."""
+
+    def census(self) -> dict[tuple[str, str], int]:
+        """How many executions there are of each (flow, stored status): ``running`` also where no worker is alive."""
+        found: dict[tuple[str, str], int] = {}
+        before = None
+        while rows := self.executions(before=before, limit=5_000):
+            for row in rows:
+                lost = row.status is ExecutionStatus.INTERRUPTED
+                status = ExecutionStatus.RUNNING if lost else row.status
+                found[row.flow_name, status.value] = found.get((row.flow_name, status.value), 0) + 1
+            before = rows[-1].exec_id
+        return found
 
     def waits(self, *, exec_id: str | None = None, due_before: float | None = None, limit: int = 1000) -> list[Wait]:
         """Pending waits of executions that haven't ended, oldest first.

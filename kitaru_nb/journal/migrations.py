@@ -312,5 +312,47 @@ _V1_WAITS = f"""
         and resolved.kind = 'wait.resolved' and resolved.key = created.key
     where created.kind = 'wait.created'"""
 
-MIGRATIONS: tuple[Migration, ...] = (_v1,)
+
+def _v2(db: sqlite_utils.Database) -> None:
+    """Outputs leave out what their event says, and what nearly all have: the views fill it in."""
+    for name, select in (("checkpoints", _V2_CHECKPOINTS), ("artifacts", _V2_ARTIFACTS)):
+        db.execute(f'drop view "{name}"')
+        db.create_view(name, select)
+
+
+_V2_CHECKPOINTS = _V1_CHECKPOINTS.replace(
+    "json_extract(body, '$.attempt') as attempt",
+    """coalesce(json_extract(body, '$.attempt'), case
+                when kind = 'checkpoint.completed' and json_extract(body, '$.reused') is null then 1 end) as attempt""",
+)
+
+_V2_ARTIFACTS = f"""
+    select exec_id, call_id,
+        coalesce(json_extract(artifact, '$.name'), call_name) as name,
+        coalesce(json_extract(artifact, '$.kind'), 'output') as kind,
+        json_extract(artifact, '$.python_type') as python_type,
+        coalesce(json_extract(artifact, '$.media_type'),
+            case json_extract(artifact, '$.serializer') when 'json' then 'application/json' end) as media_type,
+        json_extract(artifact, '$.size') as size,
+        json_extract(artifact, '$.preview.text') as preview,
+        case when json_extract(artifact, '$.inline') is null then 'store' else 'journal' end as stored_in,
+        json_extract(artifact, '$.digest') as digest,
+        {_iso("at")} as created_at,
+        coalesce(json_extract(artifact, '$.artifact_id'), exec_id || '/' || coalesce(call_id, '') || '/' ||
+            coalesce(json_extract(artifact, '$.name'), call_name)) as artifact_id
+    from (
+        select exec_id, journal.key as call_id, at, output.value as artifact, json_extract(body, '$.name') as call_name
+        from journal, json_each(body, '$.outputs') as output
+        where journal.kind = 'checkpoint.completed'
+        union all
+        select exec_id, null, at, input.value, null from journal, json_each(body, '$.inputs') as input
+        where journal.kind = 'execution.created'
+        union all
+        select exec_id, json_extract(body, '$.call'), at, json_extract(body, '$.artifact'), null from journal
+        where kind = 'artifact.saved'
+        union all
+        select exec_id, null, at, json_extract(body, '$.result'), null from journal
+        where kind = 'execution.completed' and json_extract(body, '$.result') is not null)"""
+
+MIGRATIONS: tuple[Migration, ...] = (_v1, _v2)
 SCHEMA_VERSION = len(MIGRATIONS)

@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Callable
 from typing import Literal, cast
 
-from kitaru_nb.errors import KitaruUsageError
+from kitaru_nb.errors import KitaruFeatureNotAvailableError, KitaruUsageError
 from kitaru_nb.journal.base import Journal
 
 #: Back ends by URL scheme, as ``module:Class``; imported when a URL asks for them.
@@ -15,6 +15,8 @@ BACKENDS = {
     "memory": "kitaru_nb.journal.memory:MemoryJournal",
     "postgresql": "kitaru_nb.journal.postgres:PostgresJournal",
 }
+#: Scheme → the extra that brings what its back end needs.
+EXTRAS = {"postgresql": "postgres"}
 
 
 def open_journal(url: str, *, durability: Literal["power", "process"] = "power") -> Journal:
@@ -26,6 +28,7 @@ def open_journal(url: str, *, durability: Literal["power", "process"] = "power")
         durability: what a commit survives: ``power`` loss, or only the death of the ``process``, which is faster.
 
     Raises:
+        KitaruFeatureNotAvailableError: what the back end needs isn't installed.
         KitaruUsageError: nothing answers to this scheme, or the rest of the URL can't be right.
         KitaruBackendError: the journal can't be opened, isn't one, or was written by a newer version.
     """
@@ -38,5 +41,11 @@ def open_journal(url: str, *, durability: Literal["power", "process"] = "power")
     if durability not in ("power", "process"):
         raise KitaruUsageError(f"durability is {durability!r}; expected 'power' or 'process'.")
     module, _, name = BACKENDS[scheme].partition(":")
-    backend = cast(Callable[..., Journal], getattr(importlib.import_module(module), name))
+    try:
+        backend = cast(Callable[..., Journal], getattr(importlib.import_module(module), name))
+    except ImportError as error:
+        raise KitaruFeatureNotAvailableError(
+            f"A journal at {scheme}:// needs a package that isn't installed: {error}.",
+            fix=f"pip install 'kitaru-nb[{EXTRAS[scheme]}]'",
+        ) from error
     return backend(url, durability=durability)

@@ -12,33 +12,26 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from importlib import resources
 from typing import Any, Literal, TypeVar, cast
-from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from kitaru_nb.errors import KitaruBackendError, KitaruFeatureNotAvailableError, KitaruUsageError
+import psycopg
+from psycopg import sql
+
+from kitaru_nb.errors import KitaruBackendError
 from kitaru_nb.journal import rules
 from kitaru_nb.journal.base import DEFAULT_TTL, Journal
+
+# Before psycopg: it says what to install.
+from kitaru_nb.journal.postgres_connections import Connection, Row, Server, split_url
 from kitaru_nb.journal.rules import COLUMNS, Batch, ExecutionRow
 from kitaru_nb.model import ONCE, Event, Execution, ExecutionStatus, Lease, Owner, Wait
 
-try:
-    import psycopg
-    from psycopg import sql
-except ImportError as error:
-    raise KitaruFeatureNotAvailableError(
-        "A journal in PostgreSQL needs psycopg, which is not installed.", fix="pip install 'kitaru-nb[postgres]'"
-    ) from error
-
 T = TypeVar("T")
-Row = tuple[Any, ...]
-Connection = psycopg.Connection[Row]
 
 VERSION = 1
 #: For how many seconds an unreachable server is tried again before `KitaruBackendError`.
@@ -82,7 +75,7 @@ class PostgresJournal(Journal):
             KitaruBackendError: no server answers for ``patience`` seconds, it refuses, or the tables were made by a
                 newer version.
         """
-        self.url, schema, conninfo = _split(url)
+        self.url, schema, conninfo = split_url(url)
         self._schema = sql.Identifier(schema)
         self._server = Server(self.url, conninfo, patience, durable=durability == "power")
         self._statements: dict[str, sql.Composed] = {}
@@ -103,7 +96,7 @@ class PostgresJournal(Journal):
             if row.key is not None and (same := self._find(connection, "flow = %s and key = %s", row.flow, row.key)):
                 return same
             if taken := self._find(connection, "id = %s", row.id):
-                raise rules.same_id(taken.execution(time.time()))
+                raise rules.same_id(taken.execution(self._server.now()))
             created = dataclasses.replace(row)  # this may run twice
             created.apply(batch.change)
             marks = ", ".join(["%s"] * len(COLUMNS))
@@ -115,14 +108,14 @@ class PostgresJournal(Journal):
             found = self._find(connection, "id = %s", row.id)
             return found if found and found.created_at == row.created_at else None
 
-        return self._transact(work, done, batch).execution(time.time())
+        return self._transact(work, done, batch).execution(self._server.now())
 
     def claim(self, exec_id: str, owner: Owner, *, ttl: float = DEFAULT_TTL) -> Lease:
         tried: list[Lease] = []
 
         def work(connection: Connection) -> Lease:
             row = self._row(connection, exec_id)
-            lease, batch = row.claim(owner, ttl, time.time())
+            lease, batch = row.claim(owner, ttl, self._server.now())
             tried.append(lease)
             self._run(connection, _STORE, exec_id, *_arrays(batch))
             self._update(connection, row)
@@ -137,7 +130,7 @@ class PostgresJournal(Journal):
     def renew(self, lease: Lease, *, ttl: float = DEFAULT_TTL) -> Lease:
         def work(connection: Connection) -> Lease:
             row = self._row(connection, lease.exec_id)
-            renewed = row.renew(lease, ttl, time.time())
+            renewed = row.renew(lease, ttl, self._server.now())
             self._update(connection, row)
             return renewed
 
@@ -196,7 +189,7 @@ class PostgresJournal(Journal):
         return self._events("exec_id = %s and seq > %s order by seq", exec_id, after)
 
     def execution(self, exec_id: str) -> Execution:
-        return self._read(lambda connection: self._row(connection, exec_id)).execution(time.time())
+        return self._read(lambda connection: self._row(connection, exec_id)).execution(self._server.now())
 
     def executions(
         self,
@@ -212,15 +205,20 @@ class PostgresJournal(Journal):
             "id < %s": before,
         }
         if status is ExecutionStatus.RUNNING:
-            wanted["lease_expires_at > %s"] = time.time()
+            wanted["lease_expires_at > %s"] = self._server.now()
         given = {clause: value for clause, value in wanted.items() if value is not None}
         page = max(limit, 0)
 
         def work(connection: Connection) -> list[Execution]:
             rows = self._pages(connection, given, page)
-            return list(itertools.islice(rules.select(rows, status), page))
+            return list(itertools.islice(rules.select(rows, status, self._server.now()), page))
 
         return self._read(work)
+
+    def census(self) -> dict[tuple[str, str], int]:
+        statement = "select flow, status, count(*) from {s}.executions group by flow, status"
+        found = self._read(lambda connection: self._run(connection, statement).fetchall())
+        return {(flow, status): count for flow, status, count in found}
 
     def waits(self, *, exec_id: str | None = None, due_before: float | None = None, limit: int = 1000) -> list[Wait]:
         wanted = {"exec_id = %s": exec_id, "until <= %s": due_before}
@@ -423,92 +421,6 @@ class PostgresJournal(Journal):
         return rules.events_of(self._read(lambda connection: self._run(connection, statement, *parameters).fetchall()))
 
 
-class Server:
-    """Connections to one server: as many as threads use at once, opened when needed, opened again when they broke."""
-
-    def __init__(self, url: str, conninfo: str, patience: float, *, durable: bool) -> None:
-        self.url = url
-        self._conninfo = conninfo
-        self._patience = patience
-        self._durable = durable
-        self._idle: list[Connection] = []
-        self._others: list[Connection] = []
-        self._pid = os.getpid()
-        self._closed = False
-
-    def run(self, work: Callable[[Connection], T]) -> T:
-        """Run ``work``; again, on another connection, when the connection broke.
-
-        Raises:
-            KitaruBackendError: the server can't be reached or can't do it.
-            KitaruUsageError: a value that PostgreSQL can't hold.
-        """
-        until = time.monotonic() + self._patience
-        pause = 0.05
-        while True:
-            try:
-                with self.connection() as connection:
-                    return work(connection)
-            except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-                if self._closed or not _may_pass(error) or time.monotonic() + pause > until:
-                    raise self._failed(error) from error
-                time.sleep(pause)
-                pause = min(pause * 2, 2.0)
-            except psycopg.DataError as error:
-                raise KitaruUsageError(f"PostgreSQL can't hold this: {_first_line(error)}.") from error
-            except psycopg.Error as error:
-                raise self._failed(error) from error
-
-    @contextmanager
-    def connection(self) -> Iterator[Connection]:
-        """A connection for this thread alone. One that broke isn't used again."""
-        if self._closed:
-            raise KitaruBackendError(f"The journal {self.url} was closed.", fix=f"open_journal({self.url!r})")
-        if self._pid != os.getpid():  # forked: the connections are the parent's, and closing them would be seen there
-            self._others, self._idle, self._pid = self._others + self._idle, [], os.getpid()
-        try:
-            connection = self._idle.pop()
-        except IndexError:
-            connection = self._connect()
-        try:
-            yield connection
-        except BaseException:
-            if connection.info.transaction_status is not psycopg.pq.TransactionStatus.IDLE:
-                connection.close()
-            raise
-        finally:
-            if connection.closed:
-                pass  # it broke, and is forgotten
-            elif self._closed:
-                connection.close()
-            else:
-                self._idle.append(connection)
-
-    def close(self) -> None:
-        """Close what nobody uses; what is in use is closed after it."""
-        self._closed = True
-        while self._idle:
-            self._idle.pop().close()
-
-    def _connect(self) -> Connection:
-        connection = psycopg.connect(self._conninfo, autocommit=True, connect_timeout=10)
-        if not self._durable:
-            connection.execute("set synchronous_commit = off")
-        return connection
-
-    def _failed(self, error: psycopg.Error) -> KitaruBackendError:
-        return KitaruBackendError(
-            f"The journal {self.url} failed: {_first_line(error)}.", fix="check the server, the URL and its rights"
-        )
-
-
-def _may_pass(error: psycopg.Error) -> bool:
-    """Whether trying again may help: not when the server refuses who asks, or has no such database."""
-    if error.sqlstate is None:
-        return not any(words in str(error) for words in ("authentication failed", "does not exist", "no pg_hba.conf"))
-    return error.sqlstate[:2] in ("08", "40", "53", "57")  # connection, serialisation, resources, shutdown
-
-
 def _arrays(batch: Batch) -> tuple[list[Any], ...]:
     """The events of a batch as parallel arrays: kinds, keys, ats, bodies, blobs, cache keys, instants of waits."""
     rows = batch.rows
@@ -519,31 +431,3 @@ def _arrays(batch: Batch) -> tuple[list[Any], ...]:
 def _number(cursor: psycopg.Cursor[Row]) -> int:
     (number,) = cursor.fetchone() or (0,)
     return int(number)
-
-
-def _split(url: str) -> tuple[str, str, str]:
-    """(the URL without its password, the schema, what libpq is given)."""
-    parts = urlsplit(url)
-    query = dict(parse_qsl(parts.query, keep_blank_values=True))
-    schema = query.pop("schema", "kitaru")
-    if not schema or len(schema.encode()) > 63:
-        raise KitaruUsageError(
-            f"The schema of a journal in PostgreSQL is {schema!r}; expected a name of 1 to 63 bytes.",
-            fix="postgresql://user@host/database?schema=kitaru",
-        )
-    shown = parts
-    if parts.password is not None:
-        shown = parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", "@"))
-    conninfo = parts._replace(query=urlencode(query)).geturl()
-    try:
-        psycopg.conninfo.conninfo_to_dict(conninfo)
-    except psycopg.ProgrammingError as error:
-        raise KitaruUsageError(
-            f"{shown.geturl()!r} is no URL of a journal in PostgreSQL: {_first_line(error)}.",
-            fix="postgresql://user@host:5432/database",
-        ) from error
-    return shown.geturl(), schema, conninfo
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -175,9 +175,14 @@ def stored_status(status: ExecutionStatus | None) -> str | None:
     return _RUNNING if status is _INTERRUPTED else status.value if status else None
 
 
-def select(rows: Iterable[ExecutionRow], status: ExecutionStatus | None) -> Iterator[Execution]:
-    """Executions of ``rows`` that have ``status`` as people see it, in the same order, as lazily as ``rows``."""
-    now = time.time()
+def select(
+    rows: Iterable[ExecutionRow], status: ExecutionStatus | None, now: float | None = None
+) -> Iterator[Execution]:
+    """Executions of ``rows`` that have ``status`` as people see it, in the same order, as lazily as ``rows``.
+
+    ``now`` is the instant, in Unix seconds, at which leases are judged; by default that of this machine's clock.
+    """
+    now = time.time() if now is None else now
     known: dict[Owner, bool] = {}
 
     def dead(owner: Owner) -> bool:

@@ -148,6 +148,11 @@ class SqliteJournal(Journal):
             rows = (ExecutionRow.of(columns) for columns in cursor)
             return list(itertools.islice(rules.select(rows, status), max(limit, 0)))
 
+    def census(self) -> dict[tuple[str, str], int]:
+        sql = "select flow, status, count(*) from executions group by flow, status"
+        with self._connections.reader() as connection:
+            return {(flow, status): count for flow, status, count in connection.execute(sql)}
+
     def waits(self, *, exec_id: str | None = None, due_before: float | None = None, limit: int = 1000) -> list[Wait]:
         wanted = {"pending_waits.exec_id = ?": exec_id, "until <= ?": due_before}
         given = {clause: value for clause, value in wanted.items() if value is not None}

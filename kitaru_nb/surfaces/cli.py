@@ -13,7 +13,19 @@ from typing import Annotated
 import typer
 
 from kitaru_nb import __version__
-from kitaru_nb.surfaces.commands import actions, artifacts, executions, run, setup
+from kitaru_nb.surfaces.commands import (
+    actions,
+    artifacts,
+    deployments,
+    executions,
+    mcp,
+    models,
+    promote,
+    run,
+    server,
+    setup,
+    stack,
+)
 from kitaru_nb.surfaces.console import QuickGroup
 
 __all__ = ["actions", "app", "main"]
@@ -30,7 +42,11 @@ app = typer.Typer(
 )
 app.add_typer(executions.app)
 app.add_typer(artifacts.app)
-for group in (run.app, setup.app):
+app.add_typer(deployments.app)
+app.add_typer(server.app)
+app.add_typer(models.app)
+app.add_typer(stack.app)
+for group in (run.app, setup.app, mcp.app, promote.app, deployments.alone):
     app.registered_commands += group.registered_commands
 
 

@@ -216,6 +216,7 @@ def plan_blocks(plan: ReplayPreview) -> list[Block]:
     groups = (
         ("runs again", plan.runs, "●", "blue"),
         ("entered", plan.enters, "○", "dim"),
+        ("arguments", plan.arguments, "✎", "yellow"),
         ("overridden", plan.overridden, "✎", "yellow"),
         ("reused", plan.reused, "↺", "cyan"),
         ("asked again", plan.asks, "⏸", "yellow"),

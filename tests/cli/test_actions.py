@@ -166,7 +166,8 @@ def test_a_replay_takes_inputs_and_overrides_and_answers_75_when_it_waits(kitaru
         (["--args", "topic"], 2, "is not JSON"),
         (["--overrides", "[1]"], 2, "expected an object"),
         (["--override", "research=1"], 1, "checkpoint.research"),
-        (["--set", "scope=x"], 2, "'scope'"),
+        (["--set", "scope=x"], 1, "no input 'scope'"),
+        (["--override", "arguments.research=1"], 1, "expected a mapping with some of its inputs: topic"),
         (["--from", "research", "--scope", "all"], 2, "downstream"),
     ],
 )
@@ -177,6 +178,18 @@ def test_a_replay_that_cannot_be_says_what_to_type(
     assert result.code == code
     assert words in result.err.replace("\n", " ")
     assert code == 2 or "\n  fix: " in result.err
+
+
+def test_a_replay_with_other_arguments_shows_its_plan_and_runs(kitaru: Kitaru, ran: Ran) -> None:
+    exec_id = ran(flows.brief, "cats")
+    kitaru("executions", "input", exec_id, "--value", "true")
+    given = ("executions", "replay", exec_id, "--override", 'arguments.research={"topic": "owls"}')
+    plan = kitaru(*given, "--dry-run")
+    assert "arguments" in plan.out
+    assert kitaru(*given, "--dry-run", "--json").json["item"]["arguments"] == ["research"]
+    result = kitaru(*given, "--override", "wait.approve=true", "--json")
+    assert result.code == 0
+    assert "owls" in result.json["item"]["result"]["preview"]["text"]
 
 
 def test_a_detached_replay_answers_at_once_with_the_new_id(kitaru: Kitaru, ran: Ran) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -84,7 +83,7 @@ def describe(effect: e.Effect) -> str:
 
 
 ONCE_MORE = Retry(attempts=1, delay=0)
-OLD = {"c1": dataclasses.replace(completed("c1", code="v1"), exec_id="kr-0")}
+OLD = {"c1": completed("c1", code="v1")._replace(exec_id="kr-0")}
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,7 @@ def test_an_ambiguous_selector_lists_the_calls_and_an_unknown_one_what_there_is(
     with pytest.raises(KitaruUsageError, match="something to begin with") as nothing:
         bench.executions.replay_plan(original)
     assert nothing.value.fix == f"kitaru executions replay {original} --from research"
-    with pytest.raises(KitaruUsageError, match=r"expected 'checkpoint.NAME' or 'wait.NAME'"):
+    with pytest.raises(KitaruUsageError, match=r"expected 'checkpoint.NAME', 'arguments.NAME' or 'wait.NAME'"):
         bench.executions.replay_plan(original, overrides={"research": 1})
 
 

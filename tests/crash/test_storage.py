@@ -16,7 +16,7 @@ from kitaru_nb import KitaruBackendError
 from kitaru_nb.config import Settings
 from kitaru_nb.core.create import create_execution
 from kitaru_nb.core.runtime import Runtime
-from kitaru_nb.journal.fold import unpack_artifact
+from kitaru_nb.journal.fold import Outputs
 from kitaru_nb.model import ExecutionStatus
 
 
@@ -143,7 +143,7 @@ def test_a_damaged_blob_stops_the_resume_and_is_named(workshops: Callable[..., W
     victim.begin(exec_id, at=2, when="after", only=["append"])
     assert victim.end() == -signal.SIGKILL, victim.errors
     event = journal.history(exec_id)[-1]
-    artifact = unpack_artifact(event.body["outputs"][0], event.blob, exec_id)
+    artifact = Outputs(event)[0]
     blob = Path(workshop.runtime.store.location(artifact.digest))
     whole = blob.read_bytes()
     blob.chmod(0o644)

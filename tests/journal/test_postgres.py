@@ -4,6 +4,7 @@ interruptions of the server."""
 from __future__ import annotations
 
 import itertools
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -12,11 +13,24 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, settings
 
-from kitaru_nb.errors import KitaruBackendError, KitaruUsageError
+from kitaru_nb.errors import (
+    KitaruBackendError,
+    KitaruFeatureNotAvailableError,
+    KitaruLeaseError,
+    KitaruUsageError,
+)
 from kitaru_nb.journal.base import Journal, this_process
 from kitaru_nb.journal.open import open_journal
 from kitaru_nb.journal.postgres import PostgresJournal
-from kitaru_nb.testing.journal import JournalMachine, SharedJournalContract, event, new_execution, together
+from kitaru_nb.model import ExecutionStatus
+from kitaru_nb.testing.journal import (
+    ELSEWHERE,
+    JournalMachine,
+    SharedJournalContract,
+    event,
+    new_execution,
+    together,
+)
 from tests.journal.postgres_server import PostgresServer, running
 
 _numbers = itertools.count()
@@ -58,7 +72,7 @@ TestPostgresMachine.settings = settings(
 
 
 def test_a_restart_of_the_server_loses_nothing_and_nobody_notices(server: PostgresServer) -> None:
-    journal = open_journal(fresh_url())
+    journal = PostgresJournal(fresh_url(), patience=120)
     execution = journal.create(new_execution(), [])
     lease = journal.claim(execution.exec_id, this_process())
     appended = []
@@ -166,6 +180,29 @@ def test_a_reader_that_has_seen_a_number_has_missed_none_before_it() -> None:
         handle.close()
 
 
+@pytest.mark.parametrize("skew", [3600.0, -3600.0], ids=["ahead", "behind"])
+def test_a_worker_whose_clock_is_wrong_neither_steals_nor_keeps_a_lease(
+    skew: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, true_time = fresh_url(), time.time
+    right = open_journal(url)
+    exec_id = right.create(new_execution(), []).exec_id
+    held = right.claim(exec_id, ELSEWHERE, ttl=60)
+    monkeypatch.setattr(time, "time", lambda: true_time() + skew)
+    wrong = open_journal(url)
+    with pytest.raises(KitaruLeaseError, match="another-host"):
+        wrong.claim(exec_id, this_process())
+    assert [e.exec_id for e in wrong.executions(status=ExecutionStatus.RUNNING)] == [exec_id]
+    right.release(held)
+    lease = wrong.claim(exec_id, ELSEWHERE, ttl=60)
+    monkeypatch.setattr(time, "time", true_time)
+    assert 50 < lease.expires_at - true_time() < 70
+    with pytest.raises(KitaruLeaseError):
+        right.claim(exec_id, this_process())
+    right.close()
+    wrong.close()
+
+
 def test_tables_of_a_newer_version_are_refused_and_left_alone() -> None:
     url = fresh_url()
     open_journal(url).close()
@@ -208,3 +245,12 @@ def test_text_with_nul_in_a_name_is_refused_and_nothing_is_written() -> None:
         journal.append(exec_id, [event(exec_id, key="a\0b")])
     assert journal.history(exec_id) == []
     journal.close()
+
+
+def test_without_the_driver_the_install_line_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    for name in ("postgres", "postgres_connections"):
+        monkeypatch.delitem(sys.modules, f"kitaru_nb.journal.{name}")
+    with pytest.raises(KitaruFeatureNotAvailableError) as caught:
+        open_journal("postgresql://h/d")
+    assert caught.value.fix == "pip install 'kitaru-nb[postgres]'"

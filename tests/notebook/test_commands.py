@@ -283,3 +283,21 @@ def test_a_front_end_is_told_status_and_execution_in_metadata(notebook: Notebook
     told = ran.bundles[-1]["metadata"]["kitaru"]
     assert (told["checkpoint"], told["status"], told["execution"]) == ("a", "fresh", notebook.execution.exec_id)
     assert Path(notebook.session.path or "").name == "study.ipynb"
+
+
+def test_a_replay_of_a_cell_that_ran_twice_begins_with_its_last_run_and_says_so(notebook: Notebook) -> None:
+    notebook.ok("%%checkpoint draft\ntext = 'one'")
+    notebook.ok("%%checkpoint draft\ntext = 'two'")
+    notebook.ok("%%checkpoint use\nlength = len(text)")
+    said = notebook.ok("%kitaru replay draft --dry-run").text
+    assert "draft ran 2 times; the replay begins with its last run, not with draft#1." in said
+    rows = dict(line.split(maxsplit=1) for line in said.splitlines() if line.startswith(("  draft", "  use")))
+    assert rows == {"draft": "reused", "draft#2": "runs again", "use": "runs again"}
+
+
+def test_a_replay_of_a_call_that_was_made_several_times_lists_them(notebook: Notebook) -> None:
+    notebook.ok("from kitaru_nb import checkpoint\n@checkpoint\ndef step(n):\n    return n")
+    notebook.ok("%%checkpoint a\nx = [step(n) for n in range(3)]")
+    ran = notebook.run("%kitaru replay step")
+    assert "'step' was called 3 times: step#1, step#2, step#3." in ran.traceback
+    assert "fix: %kitaru replay 'step#3'" in ran.traceback

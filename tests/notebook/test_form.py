@@ -56,6 +56,24 @@ def test_one_press_of_a_button_answers(notebook: Notebook, schema: str, label: s
     assert "Run this cell again" in text
 
 
+@pytest.mark.parametrize(
+    ("label", "message", "value"),
+    [
+        ("Approve", "", {"approve": True, "message": None}),
+        ("Reject", " too <b>dear ", {"approve": False, "message": "too <b>dear"}),
+    ],
+)
+def test_an_approval_is_a_button_with_a_message_if_one_likes(
+    notebook: Notebook, label: str, message: str, value: Any
+) -> None:
+    notebook.ok("from kitaru_nb.surfaces.adapters.approvals import Approval")
+    form = form_of(notebook, "Approval | bool")
+    found(form.box, widgets.Text)[0].value = message
+    press(form, label)
+    assert values(notebook) == [(value, "ana", "notebook")]
+    assert "too <b>" not in "".join(w.value for w in found(form.box, widgets.HTML))
+
+
 def test_a_text_is_typed_and_sent(notebook: Notebook) -> None:
     form = form_of(notebook, "str")
     found(form.box, widgets.Textarea)[0].value = "42 reasons\nand more"

@@ -91,13 +91,19 @@ def test_magics_and_shell_lines_work_inside_a_body(notebook: Notebook) -> None:
     assert notebook.ns["out"].stdout == "quiet\n"
 
 
-def test_a_syntax_error_looks_as_in_a_plain_cell_and_records_nothing(notebook: Notebook) -> None:
-    plain = notebook.run("\nx = = 1")
-    ran = notebook.run("%%checkpoint bad\nx = = 1")
+@pytest.mark.parametrize(
+    "line",
+    ["x = = 1", "return 1", "break", "def f(a, a): pass", "def f(): nonlocal q", "def f(): await x", "f'{1 +}'"],
+)
+def test_a_syntax_error_looks_as_in_a_plain_cell_and_records_nothing(notebook: Notebook, line: str) -> None:
+    plain = notebook.run(f"\n{line}")
+    ran = notebook.run(f"%%checkpoint bad\nran = True\n{line}")
     assert isinstance(ran.error, SyntaxError)
     assert ran.traceback.splitlines()[-3:] == plain.traceback.splitlines()[-3:]
-    assert "line 2" in ran.traceback
+    assert len(ran.traceback.splitlines()) <= 5
+    assert "line 3" in ran.traceback
     assert "kitaru" not in ran.traceback
+    assert "ran" not in notebook.ns
     assert notebook.session.current() is None
 
 

@@ -15,21 +15,22 @@ something else there stops (`KitaruDivergenceError`) instead of paying or acting
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
 from contextvars import copy_context
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
-from kitaru_nb.core.checkpoint import parts_of
+from kitaru_nb.core.checkpoint import parts_of, replace_inputs
 from kitaru_nb.core.context import Frame, current
 from kitaru_nb.core.engine import Call, Input
 from kitaru_nb.core.failures import recorded_failure
 from kitaru_nb.core.futures import background_loop, running_loop
 from kitaru_nb.core.retry import Retry
 from kitaru_nb.core.run import Run
-from kitaru_nb.errors import KitaruTimeoutError, KitaruUsageError, Paused
+from kitaru_nb.errors import KitaruTimeoutError, KitaruUsageError, KitaruUserCodeError, Paused
 from kitaru_nb.model import Artifact, ArtifactKind, Event
 
 T = TypeVar("T")
@@ -38,11 +39,15 @@ E = TypeVar("E")
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One value that an operation keeps, as an artifact of its checkpoint."""
+    """One value that an operation keeps, as an artifact of its checkpoint.
+
+    ``preview`` is what lists show instead of the value's own beginning.
+    """
 
     name: str
     value: Any
     kind: ArtifactKind = "output"
+    preview: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +81,13 @@ class Operation(Generic[T]):
         decode: value of the first part, or of an override → outcome. What the live call returns must be equal to what
             this gives back, or a replay goes another way than the run that it repeats.
         identity: more identity, e.g. the SDK's id of a tool call.
+        code: digest of the code behind it; a replay runs it again when that has changed, a resume doesn't ask.
         place: which call of ``name`` this is in the enclosing scope, counted from 0 in program order; None where calls
-            have no order of their own (parallel tools).
+            have no order of their own (parallel tools). Asking twice for one place is one call.
+        held: whether a resumed run that asks for something else at this place stops.
+        shown: input name → what people see instead of that input; identity doesn't change.
         reads: input name → call ids whose outputs are in it, where they were built into a larger value.
+        take: makes the body use other inputs, by name, as a replay may want; None: it can't.
         retry, timeout: as of `kitaru_nb.checkpoint`; ``timeout`` in seconds, for awaited operations.
     """
 
@@ -88,8 +97,12 @@ class Operation(Generic[T]):
     encode: Callable[[T], Recorded] = output_only
     decode: Callable[[Any], T] = lambda value: value
     identity: str | None = None
+    code: str | None = None
     place: int | None = None
+    held: bool = True
+    shown: Mapping[str, Any] = field(default_factory=dict)
     reads: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    take: Callable[[Mapping[str, Any]], None] | None = None
     retry: Retry = field(default_factory=Retry)
     timeout: float | None = None
     call_id: str | None = None
@@ -184,6 +197,20 @@ def scoped(key: str) -> Iterator[None]:
         yield
         return
     scope, _ = frame.run.engine.identify(frame, f"scope:{key}", ())
+    with within(scope):
+        yield
+
+
+@contextmanager
+def within(scope: str) -> Iterator[None]:
+    """Operations inside belong to exactly this scope, whoever else uses it: equal ones are the same call.
+
+    For what must happen once although it is asked for in several places, as an approved action that is resumed twice.
+    """
+    frame = current.get()
+    if frame is None:
+        yield
+        return
     inner = Frame(frame.run, frame.call_id, scope, frame.name, strict=frame.strict, attempt=frame.attempt)
     inner.metadata = frame.metadata
     token = current.set(inner)
@@ -193,13 +220,14 @@ def scoped(key: str) -> Iterator[None]:
         current.reset(token)
 
 
-def block_on(make: Callable[[], Coroutine[Any, Any, T]], *, instead: str) -> T:
+def block_on(make: Callable[[], Coroutine[Any, Any, T]], *, instead: str, only_waits: bool = False) -> T:
     """Run a coroutine from synchronous code, whether or not a loop runs in this thread, with its context variables.
 
     All go to one loop on a thread of its own, because clients and locks stay bound to the loop that first used them.
-    An interrupt of the calling thread cancels the coroutine.
+    An interrupt of the calling thread cancels the coroutine. It takes the caller's place on the main line of the flow.
 
     Args:
+        only_waits: the coroutine does nothing but wait for answers, so that the worker may let go meanwhile.
         instead: what to type where this can't work: code that already runs on that loop.
 
     Raises:
@@ -209,16 +237,25 @@ def block_on(make: Callable[[], Coroutine[Any, Any, T]], *, instead: str) -> T:
     if running_loop() is loop:
         raise KitaruUsageError("A blocking call was made in asynchronous code that it would block.", fix=instead)
     context = copy_context()
-
-    async def within() -> T:
-        task: asyncio.Task[T] = loop.create_task(make(), context=context)
-        return await task
-
     frame = current.get()
+    line = frame.line if frame is not None and frame.on_main_line() else None
+
+    async def there() -> T:
+        task: asyncio.Task[T] = loop.create_task(make(), context=context)
+        if frame is None or line is None:
+            return await task
+        frame.line = (threading.get_ident(), id(task))
+        try:
+            return await task
+        finally:
+            frame.line = line
+
     if frame is None:
-        return _result(asyncio.run_coroutine_threadsafe(within(), loop))
+        return _result(asyncio.run_coroutine_threadsafe(there(), loop))
     with frame.run.runtime_code():
-        future: Future[T] = frame.run.submitted.on_loop(within(), loop)
+        if only_waits:
+            return _result(asyncio.run_coroutine_threadsafe(there(), loop))
+        future: Future[T] = frame.run.submitted.on_loop(there(), loop)
         return _result(future)
 
 
@@ -235,12 +272,25 @@ def _result(future: Future[T]) -> T:
 def _call(frame: Frame, operation: Operation[T], work: _OperationWork[T]) -> Call:
     run = frame.run
     token = run.store.token
-    inputs = [Input(name, value, token(value), parts_of(value, token)) for name, value in operation.inputs.items()]
-    call_id, place = run.engine.identify(frame, operation.name, inputs, operation.identity)
+    shown = operation.shown
+    inputs = [
+        Input(name, shown.get(name, value), token(value), parts_of(value, token))
+        for name, value in operation.inputs.items()
+    ]
+    call_id, place = _identify(frame, operation, inputs)
     operation.call_id = call_id
-    place = operation.place if operation.place is not None else place
     call = Call(
-        call_id, operation.name, work, frame, inputs, operation.retry, operation.type, call_id, place, cache_key=None
+        call_id,
+        operation.name,
+        work,
+        frame,
+        inputs,
+        operation.retry,
+        operation.type,
+        call_id,
+        place,
+        operation.code,
+        cache_key=None,
     )
     if operation.reads:
         traced = run.engine.trace(inputs)
@@ -249,6 +299,17 @@ def _call(frame: Frame, operation: Operation[T], work: _OperationWork[T]) -> Cal
             for given, found in zip(inputs, traced, strict=True)
         ]
     return call
+
+
+def _identify(frame: Frame, operation: Operation[T], inputs: Sequence[Input]) -> tuple[str, int | None]:
+    """(call id, place that a resumed run is held to, or None)."""
+    engine = frame.run.engine
+    if operation.place is None:
+        return engine.identify(frame, operation.name, inputs, operation.identity)
+    uncounted = Frame(frame.run, frame.call_id, frame.scope, strict=False)
+    explicit = f"{operation.identity or ''}@{operation.place}"
+    call_id, _ = engine.identify(uncounted, operation.name, inputs, explicit)
+    return call_id, operation.place if frame.strict and operation.held else None
 
 
 class _OperationWork(Generic[T]):
@@ -269,7 +330,8 @@ class _OperationWork(Generic[T]):
 
     @contextmanager
     def _around(self, call: Call, attempt: int) -> Iterator[None]:
-        frame = Frame(call.frame.run, call.call_id, call.scope, call.name, attempt=attempt)
+        outer = call.frame
+        frame = Frame(outer.run, call.call_id, call.scope, call.name, strict=outer.strict, attempt=attempt)
         call.inside = frame
         token = current.set(frame)
         try:
@@ -298,29 +360,42 @@ class _OperationWork(Generic[T]):
                     fix="give it more seconds, or retries",
                 ) from error
 
+    def with_arguments(self, call: Call, values: Mapping[str, Any]) -> None:
+        """A replay runs the call with other inputs."""
+        if self.operation.take is None:
+            raise KitaruUsageError(f"{call.name!r} can't run with other inputs.", fix=f"checkpoint.{call.name}")
+        self.operation.take(values)
+        replace_inputs(call, values)
+
     def outputs(self, run: Run, call: Call, value: T) -> tuple[list[Artifact], Mapping[str, Any]]:
         """The parts as artifacts, and the metadata."""
         recorded = self.operation.encode(value)
-        artifacts = [
-            run.store.write(
-                part.value,
-                name=part.name,
-                kind=part.kind,
-                artifact_id=f"{run.exec_id}/{call.call_id}/{part.name}",
-                exec_id=run.exec_id,
-                producing_call=call.call_id,
-            )
-            for part in recorded.parts
-        ]
+        artifacts = [self._write(run, call, part) for part in recorded.parts]
         metadata = dict(recorded.metadata)
         if call.inside is not None:
             metadata = call.inside.metadata | metadata
         return artifacts, {"metadata": metadata} if metadata else {}
+
+    def _write(self, run: Run, call: Call, part: Part) -> Artifact:
+        artifact = run.store.write(
+            part.value,
+            name=part.name,
+            kind=part.kind,
+            artifact_id=f"{run.exec_id}/{call.call_id}/{part.name}",
+            exec_id=run.exec_id,
+            producing_call=call.call_id,
+        )
+        return artifact if part.preview is None else replace(artifact, preview={"text": part.preview})
 
     def restore(self, run: Run, call: Call, artifacts: Sequence[Artifact], event: Event) -> T:
         """The outcome again."""
         return self.operation.decode(run.store.read(artifacts[0]))
 
     def recorded_failure(self, event: Event) -> Exception:
-        """The exception that ended the last attempt."""
+        """The exception that ended the last attempt; one with its very text where it can't be loaded.
+
+        What an agent was told of a failure is in its next request, so the text must be the same on every resume.
+        """
+        if event.blob is None:
+            return KitaruUserCodeError(event.body["failure"]["message"])
         return recorded_failure(event, trusted=True)

@@ -94,7 +94,11 @@ def replay(
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A new flow input.")] = None,
     override: Annotated[
         list[str] | None,
-        typer.Option("--override", metavar="KEY=VALUE", help="checkpoint.NAME or wait.NAME: use this value instead."),
+        typer.Option(
+            "--override",
+            metavar="KEY=VALUE",
+            help="Instead use this outcome (checkpoint.NAME), input (arguments.NAME) or answer (wait.NAME).",
+        ),
     ] = None,
     overrides: Annotated[str | None, typer.Option(metavar="JSON", help="Overrides as one JSON object.")] = None,
     args: Annotated[str | None, typer.Option("--args", metavar="JSON", help="Flow inputs as one JSON object.")] = None,
@@ -116,14 +120,12 @@ def replay(
         "scope": scope,
     }
     inputs = {**json_object("--args", args), **pairs("--set", set_)}
-    if clash := sorted(set(inputs) & set(options)):
-        raise typer.BadParameter(f"an input called {clash[0]!r} can't be set here; replay from Python with my_flow.")
     client = KitaruClient()
     exec_id = client.executions.resolve(execution)
     if dry_run:
-        plan = client.executions.replay_plan(exec_id, **options, **inputs)
+        plan = client.executions.replay_plan(exec_id, **options, inputs=inputs)
         return Answer(plan_blocks(plan), item=record(plan))
-    handle = client.executions.replay(exec_id, **options, **inputs)
+    handle = client.executions.replay(exec_id, **options, inputs=inputs)
     by_notebook = is_interactive(client.runtime, handle.exec_id)
     if wait and not detach and not by_notebook:
         return follow(client, handle.exec_id, Before())

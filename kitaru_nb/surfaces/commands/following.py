@@ -78,15 +78,15 @@ def _wait_for_worker(client: KitaruClient, exec_id: str, epoch: int) -> None:
     runner = runner_of(journal.execution(exec_id).stack)
     while True:
         # Asked before the epoch: a worker that has ended can't claim any more.
-        ended = runner.ended(exec_id)
+        worker = runner.status(exec_id)
         if journal.execution(exec_id).epoch > epoch:
             return
-        if ended is not None:
-            words = last_words(ended.output)
+        if worker.state == "ended":
+            words = last_words(worker.output)
             again = "retry" if journal.execution(exec_id).status is ExecutionStatus.FAILED else "resume"
             raise KitaruRuntimeError(
-                f"The worker of {exec_id} ended with code {ended.code} before it took the execution up. "
-                f"The end of {ended.output}:\n{words}",
+                f"The worker of {exec_id} ended with code {worker.code} before it took the execution up. "
+                f"The end of {worker.output}:\n{words}",
                 fix=f"kitaru executions {again} {exec_id}",
             )
         time.sleep(POLL_SECONDS)

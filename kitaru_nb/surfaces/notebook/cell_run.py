@@ -17,8 +17,10 @@ from kitaru_nb.core.run import Run
 from kitaru_nb.errors import KitaruUsageError, Paused
 from kitaru_nb.journal.fold import unpack_artifact
 from kitaru_nb.model import Event
+from kitaru_nb.surfaces.adapters.automatic import install_imported
 from kitaru_nb.surfaces.notebook import display, tracebacks
 from kitaru_nb.surfaces.notebook.cell_work import CellWork, Step, compile_body
+from kitaru_nb.surfaces.notebook.live_calls import LiveCalls
 from kitaru_nb.surfaces.notebook.namespace import fingerprint, visible
 from kitaru_nb.surfaces.notebook.restoring import cell_of
 from kitaru_nb.surfaces.notebook.transformer import tags_from, transform_body
@@ -41,13 +43,14 @@ class CellRunner:
         self.session = session
         self.shell = session.shell
         self.last_used: dict[str, bool] = {}
+        self._live: dict[str, LiveCalls] = {}
 
     def run(self, source: str) -> None:
         """Run a checkpoint cell without top-level await."""
         with self._errors_shown(source):
             if (prepared := self._prepare(source)) is not None:
                 run, call, work = prepared
-                with captured():
+                with captured(), self._shown_live(run, call, work):
                     run.call(call)
                 self._after(run, call, work)
 
@@ -56,9 +59,28 @@ class CellRunner:
         with self._errors_shown(source):
             if (prepared := self._prepare(source)) is not None:
                 run, call, work = prepared
-                with captured():
+                with captured(), self._shown_live(run, call, work):
                     await run.call_async(call)
                 self._after(run, call, work)
+
+    def told(self, kind: str, call: Call, event: Event | None) -> None:
+        """What the run tells of each call as it happens: shown where it belongs to a cell that runs now."""
+        for live in tuple(self._live.values()):
+            if live.tree.has(call.frame.call_id):
+                live.told(kind, call, event)
+
+    @contextmanager
+    def _shown_live(self, run: Run, call: Call, work: CellWork) -> Iterator[None]:
+        live = work.live = self._live[call.call_id] = LiveCalls(self.shell, run, call)
+        failed = True
+        try:
+            yield
+            if work.reused is not None:
+                live.reused(work.reused)
+            failed = False
+        finally:
+            del self._live[call.call_id]
+            live.close(failed=failed)
 
     @contextmanager
     def _errors_shown(self, source: str) -> Iterator[None]:
@@ -96,6 +118,7 @@ class CellRunner:
         namespace = visible(self.shell.user_ns, self.shell.user_ns_hidden)
         _check_inputs(options, namespace)
         run = self.session.ensure_run()
+        install_imported()
         token = _remembering(run.store.token)
         tokens = self._tokens(run, analysis, namespace, token, options)
         key = cell_key(analysis, tokens)
@@ -209,7 +232,7 @@ class CellRunner:
             differing = [n for n, t in inputs.items() if recorded["inputs"].get(n, {}).get("text") != t["text"]]
             if differing and all(own.get(n) is not None and own[n] == now(n) for n in differing):
                 display.show_already_applied(self.shell, name, differing)
-                return event.key
+                return str(event.key)
             return None
         return None
 
@@ -226,7 +249,8 @@ class CellRunner:
             provenance.producers[name] = provenance.producers.get(original, provenance.producers[name])
         provenance.defined(self.shell.user_ns, defined, transform_body(self.shell, work.cell.body))
         self.last_used[call.name] = work.reused is not None
-        display.show_done(self.shell, run.exec_id, event, work)
+        tokens_inside = 0 if work.live is None else work.live.tree.tokens
+        display.show_done(self.shell, run.exec_id, event, work, tokens_inside)
 
 
 def _check_inputs(options: CellOptions, namespace: Mapping[str, Any]) -> None:

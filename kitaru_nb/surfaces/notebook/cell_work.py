@@ -20,6 +20,7 @@ from kitaru_nb.core.engine import Call
 from kitaru_nb.core.run import Run, recorded_failure
 from kitaru_nb.errors import KitaruSerializationError
 from kitaru_nb.model import Artifact, Event
+from kitaru_nb.surfaces.notebook.live_calls import LiveCalls
 from kitaru_nb.surfaces.notebook.namespace import Before, Changes, compare, visible
 from kitaru_nb.surfaces.notebook.recording import Recorder, show_again
 from kitaru_nb.surfaces.notebook.restoring import cell_of, recreated_names, restore_cell
@@ -61,6 +62,7 @@ class CellWork:
         reused: set when the outcome came from the journal, with the event that had it.
         names: variables that the cell set, or that were brought back.
         partial: variables that could not be persisted, as rows ``name type why do``.
+        live: the display of the calls inside, while the cell runs.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class CellWork:
         self.names: list[str] = []
         self.partial: list[dict[str, str]] = []
         self.recorder = Recorder(shell)
+        self.live: LiveCalls | None = None
         self._before: Before | None = None
         self._recreated: frozenset[str] = frozenset()
 
@@ -122,6 +125,8 @@ class CellWork:
         if self._before is None:  # what a failed attempt left behind is an output of the next one
             self._before = Before(self._visible(), self.marks)
         self.recorder = Recorder(self.shell)
+        if self.live is not None:
+            self.recorder.after_clear = self.live.cleared
         token = current.set(frame)
         try:
             with self.recorder.recording():
@@ -153,6 +158,7 @@ class CellWork:
             "source": self.cell.body,
             "aliases": changes.aliases,
             "modules": modules,
+            "calls": 0 if self.live is None else len(self.live.tree),
             "after": {n: run.store.token(after[n]) for g in groups if len(g) > 1 for n in g},
         }
         body: dict[str, Any] = {"cell": cell, "scope": call.scope}

@@ -15,15 +15,16 @@ from typing import TYPE_CHECKING, Any
 from kitaru_nb.core.answers import describe_schema, example
 from kitaru_nb.core.engine import WaitRequest
 from kitaru_nb.model import Event
+from kitaru_nb.surfaces.notebook.calls import one_line, tokens_in
 
 if TYPE_CHECKING:
     from kitaru_nb.core.runtime import Runtime
     from kitaru_nb.surfaces.notebook.cell_work import CellWork
 
 GREEN, BLUE, AMBER, RED, GREY = "#2e7d32", "#1565c0", "#b26a00", "#c62828", "#757575"
-_FONT = "font-family:var(--jp-ui-font-family,system-ui,sans-serif);font-size:13px;line-height:1.5"
-_TEXT = "color:var(--jp-ui-font-color1,#212121)"
-_MUTED = "color:var(--jp-ui-font-color2,#616161)"
+FONT = "font-family:var(--jp-ui-font-family,system-ui,sans-serif);font-size:13px;line-height:1.5"
+TEXT = "color:var(--jp-ui-font-color1,#212121)"
+MUTED = "color:var(--jp-ui-font-color2,#616161)"
 _CODE = (
     "font-family:var(--jp-code-font-family,monospace);font-size:12px;background:var(--jp-layout-color2,#eeeeee);"
     "color:var(--jp-ui-font-color1,#212121);padding:1px 6px;border-radius:3px"
@@ -46,12 +47,12 @@ def publish(
 
 def card(colour: str, body: str) -> str:
     """A block with a coloured edge."""
-    return f'<div style="{_FONT};{_TEXT};border-left:3px solid {colour};padding:2px 12px;margin:2px 0">{body}</div>'
+    return f'<div style="{FONT};{TEXT};border-left:3px solid {colour};padding:2px 12px;margin:2px 0">{body}</div>'
 
 
 def muted(text: str) -> str:
     """Secondary text, escaped."""
-    return f'<span style="{_MUTED}">{escape(text)}</span>'
+    return f'<span style="{MUTED}">{escape(text)}</span>'
 
 
 def code(text: str) -> str:
@@ -62,14 +63,14 @@ def code(text: str) -> str:
 # checkpoint cells
 
 
-def show_done(shell: Any, exec_id: str, event: Event, work: CellWork) -> None:
-    """One line under a checkpoint cell: what it made, and whether it ran or was reused."""
+def show_done(shell: Any, exec_id: str, event: Event, work: CellWork, tokens_inside: int) -> None:
+    """One line under a checkpoint cell: what it made, whether it ran or was reused, and the tokens that it took."""
     body = event.body
     name = str(body["name"])
     made = ", ".join(work.names)
     reused = work.reused is not None
     seconds = float(body.get("duration", 0.0))
-    tokens = _tokens(body.get("metadata", {}))
+    tokens = tokens_in(body.get("metadata", {})) or tokens_inside
     facts = [f"reused, {seconds_text(seconds)} saved" if reused else seconds_text(seconds)]
     facts += [f"{tokens:,} tokens{' not paid again' if reused else ''}"] if tokens else []
     arrow = f" → {made}" if made else ""
@@ -180,7 +181,7 @@ def show_table(
 ) -> None:
     """A titled table. Plain text is without the columns in ``varying`` and the note: they differ from run to run."""
     head = f"<b>{escape(title)}</b> {muted(note)}" if note else f"<b>{escape(title)}</b>"
-    html = f'<div style="{_FONT};{_TEXT}">{head}</div>{table(columns, rows)}'
+    html = f'<div style="{FONT};{TEXT}">{head}</div>{table(columns, rows)}'
     kept = [i for i, column in enumerate(columns) if column not in varying]
     plain = plain_table([columns[i] for i in kept], [[row[i] for i in kept] for row in rows])
     publish(shell, f"{title}\n{plain}", html, metadata)
@@ -189,18 +190,18 @@ def show_table(
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """An HTML table, escaped."""
     cell = "text-align:left;padding:2px 14px 2px 0;vertical-align:top"
-    head = "".join(f'<th scope="col" style="{cell};{_MUTED};font-weight:500">{escape(c)}</th>' for c in columns)
+    head = "".join(f'<th scope="col" style="{cell};{MUTED};font-weight:500">{escape(c)}</th>' for c in columns)
     lines = "".join(
         "<tr>" + "".join(f'<td style="{cell};white-space:pre-wrap">{escape(str(v))}</td>' for v in row) + "</tr>"
         for row in rows
     )
-    style = f"{_FONT};{_TEXT};border-collapse:collapse;margin:2px 0"
+    style = f"{FONT};{TEXT};border-collapse:collapse;margin:2px 0"
     return f'<table style="{style}"><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>'
 
 
 def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns aligned with spaces; long cells are cut."""
-    texts = [[_one_line(str(v), 44) for v in row] for row in [columns, *rows]]
+    texts = [[one_line(str(v), 44) for v in row] for row in [columns, *rows]]
     widths = [max(len(row[i]) for row in texts) for i in range(len(columns))]
     return "\n".join("  " + "  ".join(t.ljust(w) for t, w in zip(row, widths, strict=True)).rstrip() for row in texts)
 
@@ -215,14 +216,3 @@ def seconds_text(seconds: float | None) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def _one_line(text: str, width: int) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= width else text[: width - 1] + "…"
-
-
-def _tokens(metadata: Mapping[str, Any]) -> int:
-    if "tokens" in metadata:
-        return int(metadata["tokens"])
-    return int(metadata.get("input_tokens") or 0) + int(metadata.get("output_tokens") or 0)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from kitaru_nb.surfaces.notebook import session as sessions
+from kitaru_nb.surfaces.notebook.cell_work import compile_body
 from kitaru_nb.surfaces.notebook.magics import KitaruMagics
+from kitaru_nb.surfaces.notebook.promote_magic import PromoteMagic
 from kitaru_nb.surfaces.notebook.transformer import SESSION, make_transformer, tags_from
 
 
@@ -14,10 +16,10 @@ def load_ipython_extension(shell: Any) -> None:
     if getattr(shell, SESSION, None) is not None:
         return
     session = sessions.start(shell)
-    transform = make_transformer(tags_from(shell))
+    transform = make_transformer(tags_from(shell), lambda body: compile_body(shell, body))
     session.transform = transform
     shell.input_transformers_cleanup.append(transform)
-    shell.register_magics(KitaruMagics(shell, session))
+    shell.register_magics(KitaruMagics(shell, session), PromoteMagic(shell, session))
     setattr(shell, SESSION, session)
 
 
@@ -29,6 +31,6 @@ def unload_ipython_extension(shell: Any) -> None:
     sessions.stop(shell, session)
     if session.transform in shell.input_transformers_cleanup:
         shell.input_transformers_cleanup.remove(session.transform)
-    for name in ("wait", "kitaru"):
+    for name in ("wait", "kitaru", "promote"):
         shell.magics_manager.magics["line"].pop(name, None)
     setattr(shell, SESSION, None)

@@ -47,6 +47,8 @@ class Form:
     def _controls(self, schema: Mapping[str, Any]) -> Any:
         if schema.get("type") == "boolean":
             return self._buttons([("Approve", True, "success"), ("Reject", False, "danger")])
+        if is_approval(schema, self._wait.schema):
+            return self._approval()
         choices = schema.get("enum", [schema["const"]] if "const" in schema else [])
         if choices and len(choices) <= _BUTTONS:
             return self._buttons([(_label(value), value, "") for value in choices])
@@ -56,6 +58,12 @@ class Form:
     def _buttons(self, choices: list[tuple[str, Any, str]]) -> Any:
         made = [self._button(label, partial(copy, value), style) for label, value, style in choices]
         return widgets.HBox(made, layout={"flex_flow": "row wrap"})
+
+    def _approval(self) -> Any:
+        remark = widgets.Text(placeholder="a message with it, if you like", continuous_update=True, layout=_WIDE)
+        choices = (("Approve", True, "success"), ("Reject", False, "danger"))
+        made = [self._button(label, partial(_decision, approve, remark), style) for label, approve, style in choices]
+        return widgets.VBox([remark, widgets.HBox(made, layout={"flex_flow": "row wrap"})])
 
     def _button(self, label: str, read: Callable[[], Any], style: str) -> Any:
         button = widgets.Button(description=label, button_style=style, layout=_BUTTON)
@@ -123,6 +131,17 @@ def _object(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Field:
         return {n: f.read() for n, f in fields.items() if n in required or getattr(f.widget, "value", None) != ""}
 
     return Field(widgets.VBox([field.widget for field in fields.values()]), read)
+
+
+def is_approval(schema: Mapping[str, Any], root: Mapping[str, Any]) -> bool:
+    """Whether an answer says yes or no to something, plainly or with a message."""
+    parts = [resolved(part, root) for part in schema.get("anyOf", ())]
+    plain = any(part.get("type") == "boolean" for part in parts)
+    return plain and any(set(part.get("properties", ())) == {"approve", "message"} for part in parts)
+
+
+def _decision(approve: bool, remark: Any) -> dict[str, Any]:
+    return {"approve": approve, "message": remark.value.strip() or None}
 
 
 def resolved(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -166,7 +166,8 @@ class KitaruMagics(Magics):
                 raise KitaruUsageError("--set takes NAME=JSON.", fix="%kitaru replay draft --set wait.approve=true")
             overrides[key] = parse_value(text)
             del words[at : at + 2]
-        exec_id = self._execution([]).exec_id
+        execution = self._execution([])
+        exec_id, words = execution.exec_id, [self._latest(execution, word) for word in words]
         plan = self.client.executions.replay_plan(exec_id, from_=words, overrides=overrides)
         rows = [(n, "runs again") for n in plan.runs] + [(n, "body runs again") for n in plan.enters]
         rows += [(n, "asked again") for n in plan.asks] + [(n, "overridden") for n in plan.overridden]
@@ -181,6 +182,28 @@ class KitaruMagics(Magics):
         self.session.adopt(replayed.exec_id)
         text = "The notebook is on the replay now: Run All carries it out."
         display.show_note(self.shell, text, colour=display.GREEN, metadata={"execution": replayed.exec_id})
+
+    def _latest(self, execution: Execution, name: str) -> str:
+        """The selector of the cell's last run where a cell of this name ran several times; else the name itself.
+
+        Raises:
+            KitaruUsageError: several calls inside cells have this name.
+        """
+        calls = [call for call in execution.checkpoints if call.name == name]
+        if len(calls) < 2:
+            return name
+        selectors = [call.selector if "#" in call.selector else f"{call.selector}#1" for call in calls]
+        if any(call.parent for call in calls):
+            shown = ", ".join(selectors[:20]) + (" …" if len(selectors) > 20 else "")
+            raise KitaruUsageError(
+                f"{name!r} was called {len(calls)} times: {shown}. Expected one of them, or the cell around it.",
+                fix=f"%kitaru replay '{selectors[-1]}'",
+            )
+        others = ", ".join(selectors[:-1])
+        display.show_note(
+            self.shell, f"{name} ran {len(calls)} times; the replay begins with its last run, not with {others}."
+        )
+        return selectors[-1]
 
     def do_diff(self, words: list[str]) -> None:
         """Two executions."""

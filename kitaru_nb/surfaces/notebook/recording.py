@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,11 +14,15 @@ class Recorder:
     """Outputs of one run of a cell, in nbformat's terms and in order.
 
     Updates of a display replace it, and a cleared output is gone, so that what is kept is what a person saw at the end.
+
+    Attributes:
+        after_clear: is told when the output was cleared, with all that others show in it.
     """
 
     def __init__(self, shell: Any) -> None:
         self.shell = shell
         self.outputs: list[dict[str, Any]] = []
+        self.after_clear: Callable[[], None] | None = None
         self._by_display_id: dict[str, dict[str, Any]] = {}
         self._clear_next = False
 
@@ -88,6 +92,9 @@ class Recorder:
         if self._clear_next:
             self._clear_next = False
             self.outputs.clear()
+            self._by_display_id.clear()
+            if self.after_clear is not None:
+                self.after_clear()
 
     def storable(self) -> list[Mapping[str, Any]]:
         """The outputs without live widgets, which don't outlive their kernel."""

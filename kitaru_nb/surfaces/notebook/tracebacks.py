@@ -18,17 +18,11 @@ def trim(shell: Any, error: BaseException) -> None:
     """
     if isinstance(error, Paused) or hasattr(error, "_render_traceback_"):
         return
-    render: Any
-    if isinstance(error, SyntaxError) and user_frames(error.__traceback__, shell) is None:
-        # It came from compiling the cell, as IPython shows it for a plain one.
-        def render() -> Any:
-            return shell.SyntaxTB.structured_traceback(type(error), error, [])
-    else:
-        trimmed = user_frames(error.__traceback__, shell)
-        _trim_causes(error, shell)
+    trimmed = user_frames(error.__traceback__, shell)
+    _trim_causes(error, shell)
 
-        def render() -> Any:
-            return shell.InteractiveTB.structured_traceback(type(error), error, trimmed, tb_offset=0)
+    def render() -> Any:
+        return shell.InteractiveTB.structured_traceback(type(error), error, trimmed, tb_offset=0)
 
     try:
         error._render_traceback_ = render  # type: ignore[attr-defined]

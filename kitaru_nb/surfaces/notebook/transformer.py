@@ -21,8 +21,14 @@ RUN = f"get_ipython().{SESSION}.cells.run"
 RUN_ASYNC = f"get_ipython().{SESSION}.cells.run_async"
 
 
-def make_transformer(tags_of_cell: Callable[[], Sequence[str]]) -> Callable[[list[str]], list[str]]:
-    """A transformer for ``input_transformers_cleanup``: lines of a cell in, lines of Python out."""
+def make_transformer(
+    tags_of_cell: Callable[[], Sequence[str]], check: Callable[[str], object]
+) -> Callable[[list[str]], list[str]]:
+    """A transformer for ``input_transformers_cleanup``: lines of a cell in, lines of Python out.
+
+    ``check`` compiles a body. A `SyntaxError` of its own rejects the cell before anything runs; IPython shows it as
+    that of a plain cell, without the frames of whoever compiled it.
+    """
 
     def transform(lines: list[str]) -> list[str]:
         if _inside_body:
@@ -34,11 +40,8 @@ def make_transformer(tags_of_cell: Callable[[], Sequence[str]]) -> Callable[[lis
             return [f"{RUN}({source!r})\n"]  # the same error again, from inside the cell
         if cell.kind == "plain":
             return lines
-        try:
-            awaits = analyse(cell.body).awaits
-        except SyntaxError:
-            return cell.body.splitlines(keepends=True)  # IPython reports it as of a plain cell; nothing runs
-        return [f"await {RUN_ASYNC}({source!r})\n" if awaits else f"{RUN}({source!r})\n"]
+        check(cell.body)
+        return [f"await {RUN_ASYNC}({source!r})\n" if analyse(cell.body).awaits else f"{RUN}({source!r})\n"]
 
     return transform
 

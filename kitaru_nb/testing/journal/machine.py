@@ -210,11 +210,11 @@ def _outcome(operation: Callable[[Journal], Any], journal: Journal) -> tuple[Any
 
 def _timeless(value: Any) -> Any:
     """``value`` without what each journal decides for itself: its clock, and its numbers."""
+    if isinstance(value, Event):  # a tuple too
+        at = 0.0 if value.kind == "execution.claimed" else value.at
+        return value._replace(at=at, seq=0)
     if isinstance(value, list | tuple):
         return [_timeless(item) for item in value]
-    if isinstance(value, Event):
-        at = 0.0 if value.kind == "execution.claimed" else value.at
-        return dataclasses.replace(value, at=at, seq=0)
     if isinstance(value, Lease):
         return dataclasses.replace(value, expires_at=0.0)
     if isinstance(value, Execution):

@@ -1,0 +1,73 @@
+"""Other arguments for calls that a replay runs again: what may be given, and how it is kept with the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from kitaru_nb.core.runtime import Runtime
+from kitaru_nb.errors import KitaruUsageError
+from kitaru_nb.journal.fold import pack_artifact, unpack_artifact
+from kitaru_nb.model import CheckpointCall, Event
+
+#: The one input of an adapter's tool call: the arguments that the model gave, as one object.
+WHOLE = "arguments"
+
+
+def pack_arguments(runtime: Runtime, call: CheckpointCall, given: Any, blob: bytearray) -> dict[str, dict[str, Any]]:
+    """The packed values that ``call`` is to run with, by input.
+
+    Raises:
+        KitaruUsageError: the call takes no other arguments, or not these; says which.
+        KitaruSerializationError: a value can't be persisted.
+    """
+    values = _values(call, given)
+    return {
+        name: pack_artifact(runtime.store.write(value, name=name, kind="input"), blob) for name, value in values.items()
+    }
+
+
+def read_arguments(runtime: Runtime, packed: Mapping[str, Mapping[str, Any]], created: Event) -> dict[str, Any]:
+    """Inverse of `pack_arguments`; ``created`` is the event that holds the plan."""
+    return {
+        name: runtime.store.read(unpack_artifact(body, created.blob, created.exec_id)) for name, body in packed.items()
+    }
+
+
+def _values(call: CheckpointCall, given: Any) -> Mapping[str, Any]:
+    names = [i.name for i in call.inputs]
+    if call.checkpoint_type == "cell" or any(a.names for a in call.artifacts):
+        raise KitaruUsageError(
+            f"{call.selector!r} is a cell: it reads the notebook's variables and takes no arguments.",
+            fix="override the checkpoint that sets the variable: overrides={'checkpoint.NAME': {'variable': value}}",
+        )
+    if WHOLE in names and not _is_function(call):
+        return {WHOLE: given}
+    if call.artifacts and not _is_function(call):
+        raise KitaruUsageError(
+            f"{call.selector!r} is a {call.checkpoint_type or 'call'} of an agent; other arguments can be given to "
+            "functions under @checkpoint and to tool calls.",
+            fix=f"overrides={{'checkpoint.{call.selector}': value}}",
+        )
+    line = f"overrides={{'arguments.{call.selector}': {{{names[0]!r}: value}}}}" if names else None
+    if not names:
+        raise KitaruUsageError(f"{call.selector!r} has no inputs, so it can't run with other ones.", fix=line)
+    if not isinstance(given, Mapping) or not given:
+        raise KitaruUsageError(
+            f"The arguments of {call.selector!r} are {given!r}; expected a mapping with some of its inputs: "
+            f"{', '.join(names)}.",
+            fix=line,
+        )
+    if unknown := [name for name in given if name not in names]:
+        raise KitaruUsageError(
+            f"{call.selector!r} has no input {unknown[0]!r}. Inputs are: {', '.join(names)}.", fix=line
+        )
+    return given
+
+
+def _is_function(call: CheckpointCall) -> bool:
+    """Whether a call was one of a function under @checkpoint: its one output is named as it is. One that never
+    completed is known by its inputs only."""
+    if not call.artifacts:
+        return all(i.name != WHOLE for i in call.inputs)
+    return [a.name for a in call.artifacts] == [call.name]

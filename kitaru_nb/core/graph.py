@@ -1,0 +1,104 @@
+"""The graph of an execution, light enough for thousands of calls: no inputs, outputs or previews."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from kitaru_nb.core.lineage import Edge, edges_to
+from kitaru_nb.core.replay import tokens_in
+from kitaru_nb.journal.fold import FoldedCall, Folding
+from kitaru_nb.model import Execution, ExecutionStatus, Wait, utc
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """An input of the flow, a call of a checkpoint, or a wait.
+
+    Attributes:
+        node_id: a call id, ``input:NAME`` or ``wait:ID``; edges name these, and ``artifact:ID`` of other executions.
+        selector: what a person types to mean it.
+        type: of a call, e.g. ``model_call``.
+        duration: seconds, once it has ended.
+        parent: call id of the enclosing call.
+        failure: message of the last failure of a call that failed.
+    """
+
+    node_id: str
+    kind: Literal["input", "checkpoint", "wait"]
+    name: str
+    selector: str
+    type: str | None
+    status: str
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    duration: float | None = None
+    tokens: int = 0
+    cost: float = 0.0
+    parent: str | None = None
+    failure: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionGraph:
+    """Inputs, then calls in the order in which they started, then waits; ``seq`` is the last event that counts."""
+
+    exec_id: str
+    status: ExecutionStatus
+    seq: int
+    nodes: tuple[Node, ...]
+    edges: tuple[Edge, ...]
+
+
+def graph(row: Execution, folding: Folding) -> ExecutionGraph:
+    """The graph of a folded execution."""
+    nodes = [Node(f"input:{name}", "input", name, name, None, "completed") for name in folding.inputs]
+    edges: list[Edge] = []
+    for call in folding.calls():
+        nodes.append(_call(folding, call))
+        body = call.event.body
+        sources = [source for given in body.get("inputs", ()) for source in (given[3] if len(given) > 3 else ())]
+        edges += edges_to(call.event.key, sources, body.get("after", ()), body.get("parent"))
+    for wait in folding.waits.values():
+        nodes.append(_wait(wait))
+        edges += edges_to(f"wait:{wait.wait_id}", (), wait.after, None)
+    return ExecutionGraph(row.exec_id, row.status, folding.seq, tuple(nodes), tuple(edges))
+
+
+def _call(folding: Folding, call: FoldedCall) -> Node:
+    event = call.event
+    body = event.body
+    ended = call.status != "running" and call.ended is not None
+    metadata = folding.metadata_of(call)
+    return Node(
+        event.key,
+        "checkpoint",
+        body["name"],
+        call.selector,
+        body.get("type"),
+        call.status,
+        utc(call.started),
+        utc(call.ended) if ended and call.ended is not None else None,
+        round(call.ended - call.started, 6) if ended and call.ended is not None else None,
+        tokens_in(metadata) if metadata else 0,
+        float(metadata.get("cost") or 0) if metadata else 0.0,
+        body.get("parent") or None,
+        body["failure"]["message"] if event.kind == "checkpoint.failed" else None,
+    )
+
+
+def _wait(wait: Wait) -> Node:
+    seconds = None if wait.resolved_at is None else (wait.resolved_at - wait.created_at).total_seconds()
+    return Node(
+        f"wait:{wait.wait_id}",
+        "wait",
+        wait.name,
+        wait.name,
+        None,
+        wait.status,
+        wait.created_at,
+        wait.resolved_at,
+        seconds,
+        parent=wait.parent,
+    )

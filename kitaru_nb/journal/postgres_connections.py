@@ -1,0 +1,140 @@
+"""Connections to a PostgreSQL server: pooled, opened again when they broke, and the server's clock."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import psycopg
+
+from kitaru_nb.errors import KitaruBackendError, KitaruUsageError
+
+T = TypeVar("T")
+Row = tuple[Any, ...]
+Connection = psycopg.Connection[Row]
+
+
+class Server:
+    """Connections to one server: as many as threads use at once, opened when needed, opened again when they broke."""
+
+    def __init__(self, url: str, conninfo: str, patience: float, *, durable: bool) -> None:
+        self.url = url
+        self._conninfo = conninfo
+        self._patience = patience
+        self._durable = durable
+        self._idle: list[Connection] = []
+        self._others: list[Connection] = []
+        self._pid = os.getpid()
+        self._closed = False
+        self._ahead = 0.0
+
+    def now(self) -> float:
+        """The server's clock, Unix seconds: leases of workers whose own clocks differ are judged by one."""
+        return time.time() + self._ahead
+
+    def run(self, work: Callable[[Connection], T]) -> T:
+        """Run ``work``; again, on another connection, when the connection broke.
+
+        Raises:
+            KitaruBackendError: the server can't be reached or can't do it.
+            KitaruUsageError: a value that PostgreSQL can't hold.
+        """
+        until = time.monotonic() + self._patience
+        pause = 0.05
+        while True:
+            try:
+                with self.connection() as connection:
+                    return work(connection)
+            except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+                if self._closed or not _may_pass(error) or time.monotonic() + pause > until:
+                    raise self._failed(error) from error
+                time.sleep(pause)
+                pause = min(pause * 2, 2.0)
+            except psycopg.DataError as error:
+                raise KitaruUsageError(f"PostgreSQL can't hold this: {_first_line(error)}.") from error
+            except psycopg.Error as error:
+                raise self._failed(error) from error
+
+    @contextmanager
+    def connection(self) -> Iterator[Connection]:
+        """A connection for this thread alone. One that broke isn't used again."""
+        if self._closed:
+            raise KitaruBackendError(f"The journal {self.url} was closed.", fix=f"open_journal({self.url!r})")
+        if self._pid != os.getpid():  # forked: the connections are the parent's, and closing them would be seen there
+            self._others, self._idle, self._pid = self._others + self._idle, [], os.getpid()
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            connection = self._connect()
+        try:
+            yield connection
+        except BaseException:
+            if connection.info.transaction_status is not psycopg.pq.TransactionStatus.IDLE:
+                connection.close()
+            raise
+        finally:
+            if connection.closed:
+                pass  # it broke, and is forgotten
+            elif self._closed:
+                connection.close()
+            else:
+                self._idle.append(connection)
+
+    def close(self) -> None:
+        """Close what nobody uses; what is in use is closed after it."""
+        self._closed = True
+        while self._idle:
+            self._idle.pop().close()
+
+    def _connect(self) -> Connection:
+        connection = psycopg.connect(self._conninfo, autocommit=True, connect_timeout=10)
+        if not self._durable:
+            connection.execute("set synchronous_commit = off")
+        asked = time.time()
+        (theirs,) = connection.execute("select extract(epoch from clock_timestamp())::float8").fetchone() or (asked,)
+        self._ahead = theirs - (asked + time.time()) / 2
+        return connection
+
+    def _failed(self, error: psycopg.Error) -> KitaruBackendError:
+        return KitaruBackendError(
+            f"The journal {self.url} failed: {_first_line(error)}.", fix="check the server, the URL and its rights"
+        )
+
+
+def _may_pass(error: psycopg.Error) -> bool:
+    """Whether trying again may help: not when the server refuses who asks, or has no such database."""
+    if error.sqlstate is None:
+        return not any(words in str(error) for words in ("authentication failed", "does not exist", "no pg_hba.conf"))
+    return error.sqlstate[:2] in ("08", "40", "53", "57")  # connection, serialisation, resources, shutdown
+
+
+def split_url(url: str) -> tuple[str, str, str]:
+    """(the URL without its password, the schema, what libpq is given)."""
+    parts = urlsplit(url)
+    query = dict(parse_qsl(parts.query, keep_blank_values=True))
+    schema = query.pop("schema", "kitaru")
+    if not schema or len(schema.encode()) > 63:
+        raise KitaruUsageError(
+            f"The schema of a journal in PostgreSQL is {schema!r}; expected a name of 1 to 63 bytes.",
+            fix="postgresql://user@host/database?schema=kitaru",
+        )
+    shown = parts
+    if parts.password is not None:
+        shown = parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", "@"))
+    conninfo = parts._replace(query=urlencode(query)).geturl()
+    try:
+        psycopg.conninfo.conninfo_to_dict(conninfo)
+    except psycopg.ProgrammingError as error:
+        raise KitaruUsageError(
+            f"{shown.geturl()!r} is no URL of a journal in PostgreSQL: {_first_line(error)}.",
+            fix="postgresql://user@host:5432/database",
+        ) from error
+    return shown.geturl(), schema, conninfo
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

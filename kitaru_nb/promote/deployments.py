@@ -1,0 +1,487 @@
+"""Deployments: a flow's numbered snapshots and the tags that route to them, kept as references of the journal.
+
+Every change is a compare-and-set, so two people who promote at once get two versions, and who moved a tag, and when, is
+never lost. References: ``deployments`` (flows), ``deployment:FLOW`` (how many versions and which tags there are),
+``deployment:FLOW@v1`` (a version, or that it was deleted), ``deployment:FLOW@TAG`` (the number that a tag is on).
+"""
+
+from __future__ import annotations
+
+import builtins
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kitaru_nb.core.context import current
+from kitaru_nb.core.create import pack_inputs, write_created
+from kitaru_nb.core.engine import Input
+from kitaru_nb.core.handle import FlowHandle
+from kitaru_nb.core.launch import start
+from kitaru_nb.core.runners import runner_of
+from kitaru_nb.core.runtime import Runtime, whoami
+from kitaru_nb.errors import KitaruConflictError, KitaruNotFoundError, KitaruStateError, KitaruUsageError
+from kitaru_nb.journal.base import Journal
+from kitaru_nb.model import Deployment, DeploymentChange, ExecutionStatus, utc
+from kitaru_nb.promote.inputs import checked
+from kitaru_nb.promote.snapshot import Snapshot, load_snapshot, save_snapshot
+
+if TYPE_CHECKING:
+    from kitaru_nb.core.flow import Flow
+    from kitaru_nb.promote.comparison import DeploymentDiff
+
+#: The tag that `invoke` uses when none is named; the first version gets it.
+DEFAULT = "default"
+
+_FLOWS = "deployments"
+_TAG = re.compile(r"[A-Za-z_][\w.-]*", re.ASCII)
+_VERSION = re.compile(r"v?(\d+)")
+_IN_USE = (
+    ExecutionStatus.PENDING,
+    ExecutionStatus.RUNNING,
+    ExecutionStatus.WAITING,
+    ExecutionStatus.INTERRUPTED,
+)
+
+
+class Deployments:
+    """The deployments of one journal. A version is named by number or tag; without either it is that of `DEFAULT`."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+
+    @property
+    def _journal(self) -> Journal:
+        return self._runtime.journal
+
+    # reading
+
+    def list(self, *, flow: str | None = None, limit: int | None = None) -> builtins.list[Deployment]:
+        """All versions of a flow, or of all flows, by flow and from the newest on. Deleted ones are left out."""
+        flows = self.flows() if flow is None else [self._known(flow)]
+        found: builtins.list[Deployment] = []
+        for name in flows:
+            tags = self._tags(name)
+            for number in range(self._index(name)["versions"], 0, -1):
+                if limit is not None and len(found) >= limit:
+                    return found
+                deployment = self._version(name, number, tags)
+                if deployment is not None:
+                    found.append(deployment)
+        return found
+
+    def flows(self) -> builtins.list[str]:
+        """Names of all flows that were ever deployed."""
+        return builtins.list(json.loads(self._journal.reference(_FLOWS) or "[]"))
+
+    def get(self, flow: str, *, version: int | str | None = None, tag: str | None = None) -> Deployment:
+        """One deployment. ``flow`` may carry the selector: ``brief@prod``, ``brief@v2``.
+
+        Raises:
+            KitaruNotFoundError: no such flow, version or tag; lists what there is.
+            KitaruUsageError: both a version and a tag, or a version that can't be.
+        """
+        flow, version, tag = _selected(flow, version, tag)
+        self._known(flow)
+        if version is not None:
+            number = version
+        else:
+            found = self._tag(flow, tag or DEFAULT)
+            if found is None:
+                there = ", ".join(sorted(self._tags(flow))) or "none"
+                raise KitaruNotFoundError(
+                    f"Flow {flow!r} has no tag {tag or DEFAULT!r}. Tags are: {there}.",
+                    fix=f"kitaru deployments tag {flow} VERSION {tag or DEFAULT}",
+                )
+            number = found
+        deployment = self._version(flow, number, self._tags(flow))
+        if deployment is None:
+            there = ", ".join(f"v{d.version}" for d in self.list(flow=flow, limit=10)) or "none"
+            gone = "was deleted" if number <= self._index(flow)["versions"] and number > 0 else "does not exist"
+            raise KitaruNotFoundError(
+                f"Version v{number} of flow {flow!r} {gone}. Versions are: {there}.",
+                fix=f"kitaru deployments list {flow}",
+            )
+        return deployment
+
+    def snapshot(self, flow: str, *, version: int | str | None = None, tag: str | None = None) -> Snapshot:
+        """What a deployment consists of, verified. Raises as `get`, and `KitaruArtifactError`."""
+        deployment = self.get(flow, version=version, tag=tag)
+        return load_snapshot(self._runtime, deployment.digest, deployment.size)
+
+    def history(self, flow: str, *, tag: str | None = None) -> builtins.list[DeploymentChange]:
+        """What happened to a flow's versions and tags (or to one tag), by whom and when, oldest first."""
+        self._known(flow)
+        changes: builtins.list[DeploymentChange] = []
+        if tag is None:
+            for number in range(1, self._index(flow)["versions"] + 1):
+                for at, value, by in self._journal.reference_history(_version_name(flow, number)):
+                    what = "deleted" if value is None or json.loads(value).get("deleted") else "created"
+                    changes.append(DeploymentChange(utc(at), by, what, number))
+        for name in self._index(flow)["tags"] if tag is None else [tag]:
+            before: int | None = None
+            for at, value, by in self._journal.reference_history(_tag_name(flow, name)):
+                now = None if value is None else int(value)
+                what = "untagged" if now is None else "tagged"
+                changes.append(DeploymentChange(utc(at), by, what, now, name, before))
+                before = now
+        return sorted(changes, key=lambda c: c.at)
+
+    def diff(self, flow: str, left: int | str, right: int | str | None = None) -> DeploymentDiff:
+        """What differs between two versions or tags; ``right`` is the newest version when left out."""
+        from kitaru_nb.promote.comparison import compare
+
+        newest = f"v{self._index(self._known(flow))['versions']}"
+        one, other = (self.get(f"{flow}@{s}") for s in (left, newest if right is None else right))
+        return compare(one, self.snapshot(one.deployment_id), other, self.snapshot(other.deployment_id))
+
+    # changing
+
+    def create(
+        self,
+        target: str | Path | Flow[..., Any],
+        *,
+        name: str | None = None,
+        tags: str | Sequence[str] | Mapping[str, bool] = (),
+        stack: str = "local",
+        rehearse: bool = False,
+        by: str | None = None,
+        **inputs: Any,
+    ) -> Deployment:
+        """Promote a notebook (its path), or deploy a flow (itself, or ``file.py:flow``), as the next version.
+
+        Args:
+            inputs: of a flow: values that its executions take when they are given no others.
+
+        Raises:
+            KitaruUsageError: it can't be promoted; lists all that there is to mend.
+        """
+        from kitaru_nb.promote.building import build  # loads Jupyter, which other methods don't need
+
+        runner_of(stack)
+        wanted = _tag_names(tags)
+        snapshot = build(self._runtime, target, name=name, rehearse=rehearse, defaults=inputs)
+        return self.add(snapshot, tags=wanted, stack=stack, by=by, source=_file_of(target))
+
+    def add(
+        self,
+        snapshot: Snapshot,
+        *,
+        tags: Sequence[str] = (),
+        stack: str = "local",
+        by: str | None = None,
+        source: Path | None = None,
+    ) -> Deployment:
+        """Store a snapshot as the next version of its flow. The first version gets the tag `DEFAULT` too.
+
+        Args:
+            source: the file that it was made from, whose Git commit is noted.
+        """
+        from kitaru_nb.promote.revision import revision_of
+
+        runner_of(stack)
+        for tag in tags:
+            _check_tag(tag)
+        save_snapshot(self._runtime, snapshot)
+        manifest = snapshot.manifest
+        commit, dirty = revision_of(source) if source is not None else (None, False)
+        record = {
+            "digest": snapshot.digest,
+            "size": len(snapshot.data),
+            "parameters": manifest.parameters,
+            "kind": manifest.kind,
+            "stack": stack,
+            "python": manifest.python,
+            "commit_sha": commit,
+            "commit_dirty": dirty,
+        }
+        who = by or whoami()
+        flow = manifest.flow
+        number = self._append(flow, json.dumps(record), who)
+        self._change(_FLOWS, "[]", lambda flows: sorted({*flows, flow}), who)
+        self._register(flow, versions=number, by=who)
+        for tag in dict.fromkeys([*tags, *([DEFAULT] if number == 1 else [])]):
+            self.tag(flow, number, tag, by=who)
+        return self.get(flow, version=number)
+
+    def _append(self, flow: str, record: str, by: str) -> int:
+        """Take the next free number; one that somebody takes at this moment isn't free."""
+        number = int(self._index(flow)["versions"]) + 1
+        while True:
+            try:
+                self._journal.set_reference(_version_name(flow, number), record, expected=None, by=by)
+            except KitaruConflictError:
+                number += 1
+            else:
+                return number
+
+    def tag(
+        self, flow: str, version: int | str, tag: str, *, exclusive: bool = True, by: str | None = None
+    ) -> Deployment:
+        """Put a tag on a version; it leaves the version that it was on. Executions that run stay where they are.
+
+        Args:
+            exclusive: a tag is on one version at a time; kept for code written for Kitaru.
+
+        Raises:
+            KitaruNotFoundError: no such flow or version.
+            KitaruUsageError: a name that can't be a tag's, or ``exclusive=False``.
+            KitaruConflictError: somebody else moved the tag at this moment; says to which version.
+        """
+        if not exclusive:
+            raise KitaruUsageError(
+                f"Tag {tag!r} can't be on two versions: it would not say which one to start.",
+                fix=f"client.deployments.tag({flow!r}, {version!r}, {tag!r})",
+            )
+        _check_tag(tag)
+        deployment = self.get(flow, version=version)
+        self._move(deployment.flow, tag, self._tag(deployment.flow, tag), deployment.version, by or whoami())
+        return self.get(deployment.flow, version=deployment.version)
+
+    def untag(self, flow: str, tag: str, *, by: str | None = None) -> None:
+        """Take a tag away. Raises `KitaruNotFoundError` when it is on no version."""
+        number = self.get(flow, tag=tag).version
+        self._move(flow, tag, number, None, by or whoami())
+
+    def rollback(
+        self, flow: str, tag: str = DEFAULT, *, to: int | str | None = None, by: str | None = None
+    ) -> Deployment:
+        """Move a tag back to the version that it was on before (or to ``to``).
+
+        Raises:
+            KitaruStateError: it was on no other version, or that one was deleted.
+        """
+        current = self.get(flow, tag=tag).version
+        target = _number(to) if to is not None else self._before(flow, tag, current)
+        if target is None or self._version(flow, target, {}) is None:
+            what = "was on no other version before" if target is None else f"was on v{target}, which was deleted"
+            raise KitaruStateError(
+                f"Tag {tag!r} of flow {flow!r} can't be rolled back: it {what}.",
+                fix=f"kitaru deployments tag {flow} VERSION {tag}",
+            )
+        self._move(flow, tag, current, target, by or whoami())
+        return self.get(flow, version=target)
+
+    def _before(self, flow: str, tag: str, current: int) -> int | None:
+        """The version before ``current``: rolling back twice goes two moves back, not to and fro."""
+        path: builtins.list[int] = []
+        for _, value, _ in self._journal.reference_history(_tag_name(flow, tag)):
+            if value is None:
+                continue
+            number = int(value)
+            if number in path:
+                del path[path.index(number) :]
+            path.append(number)
+        return path[-2] if len(path) > 1 and path[-1] == current else None
+
+    def delete(self, flow: str, version: int | str, *, by: str | None = None) -> None:
+        """Delete a version: it can't be invoked any more. Its number is never used again.
+
+        Raises:
+            KitaruStateError: a tag is on it, or an execution that has not ended runs it.
+        """
+        deployment = self.get(flow, version=version)
+        if deployment.tags:
+            tag = deployment.tags[0]
+            raise KitaruStateError(
+                f"{deployment.deployment_id} has the tag {tag!r}; it is in use.",
+                fix=f"kitaru deployments tag {flow} VERSION {tag}  # or: kitaru deployments untag {flow} {tag}",
+            )
+        if (exec_id := self._used_by(deployment)) is not None:
+            raise KitaruStateError(
+                f"{deployment.deployment_id} is in use: execution {exec_id} has not ended.",
+                fix=f"kitaru executions cancel {exec_id}",
+            )
+        name = _version_name(flow, deployment.version)
+        known = self._journal.reference(name)
+        self._journal.set_reference(name, json.dumps({"deleted": True}), expected=known, by=by or whoami())
+
+    def _used_by(self, deployment: Deployment) -> str | None:
+        for status in _IN_USE:
+            before: str | None = None
+            while rows := self._journal.executions(flow=deployment.flow, status=status, before=before, limit=500):
+                for row in rows:
+                    if row.deployment == deployment.deployment_id:
+                        return row.exec_id
+                before = rows[-1].exec_id
+        return None
+
+    # starting
+
+    def invoke(
+        self,
+        flow: str,
+        *,
+        version: int | str | None = None,
+        tag: str | None = None,
+        inputs: Mapping[str, Any] | None = None,
+        stack: str | None = None,
+        key: str | None = None,
+    ) -> FlowHandle[Any]:
+        """Start an execution of a deployment; a handle, at once. It stays on this version whatever happens to tags.
+
+        Args:
+            stack: where it runs; default: the deployment's.
+            key: the same key is the same execution, never a second one. Inside an execution there is one by itself: a
+                flow that is resumed finds the execution that it had started.
+
+        Raises:
+            KitaruNotFoundError: no such flow, version or tag.
+            KitaruUsageError: inputs that don't fit; nothing was started.
+        """
+        deployment = self.get(flow, version=version, tag=tag)
+        key = key or _key_of_caller(flow, version, tag, inputs or {})
+        values = checked(deployment, inputs or {})
+        place = stack or deployment.stack
+        runner_of(place)
+        blob = bytearray()
+        body = {
+            "ref": {"kind": "snapshot", "digest": deployment.digest, "size": deployment.size},
+            "inputs": pack_inputs(self._runtime, values, blob),
+            "options": {},
+        }
+        execution = write_created(
+            self._runtime, deployment.flow, place, body, blob, key=key, deployment=deployment.deployment_id
+        )
+        if execution.status in (ExecutionStatus.PENDING, ExecutionStatus.INTERRUPTED):
+            start(self._runtime, execution)
+        return FlowHandle(self._runtime, execution.exec_id)
+
+    # references
+
+    def _known(self, flow: str) -> str:
+        if self._journal.reference(_flow_ref(flow)) is None:
+            there = ", ".join(self.flows()) or "none"
+            raise KitaruNotFoundError(
+                f"There is no deployment of a flow {flow!r}. Flows are: {there}.", fix="kitaru promote notebook.ipynb"
+            )
+        return flow
+
+    def _index(self, flow: str) -> dict[str, Any]:
+        text = self._journal.reference(_flow_ref(flow))
+        return dict(json.loads(text)) if text else {"versions": 0, "tags": []}
+
+    def _version(self, flow: str, number: int, tags: Mapping[str, int]) -> Deployment | None:
+        text = self._journal.reference(_version_name(flow, number))
+        record = json.loads(text) if text else {"deleted": True}
+        if record.get("deleted"):
+            return None
+        at, _, by = self._journal.reference_history(_version_name(flow, number))[0]
+        mine = tuple(sorted(t for t, n in tags.items() if n == number))
+        return Deployment(flow, number, created_at=utc(at), created_by=by, tags=mine, **record)
+
+    def _tags(self, flow: str) -> dict[str, int]:
+        found = {tag: self._tag(flow, tag) for tag in self._index(flow)["tags"]}
+        return {tag: number for tag, number in found.items() if number is not None}
+
+    def _tag(self, flow: str, tag: str) -> int | None:
+        text = self._journal.reference(_tag_name(flow, tag))
+        return None if text is None else int(text)
+
+    def _move(self, flow: str, tag: str, before: int | None, after: int | None, by: str) -> None:
+        if before == after:
+            return
+        try:
+            self._journal.set_reference(_tag_name(flow, tag), _text(after), expected=_text(before), by=by)
+        except KitaruConflictError as conflict:
+            now = "no version" if conflict.existing is None else f"v{conflict.existing}"
+            error = KitaruConflictError(
+                f"Tag {tag!r} of flow {flow!r} was moved to {now} by somebody else at this moment.",
+                fix=f"kitaru deployments history {flow} --tag {tag}",
+            )
+            error.existing = conflict.existing
+            raise error from conflict
+        if after is not None:
+            self._register(flow, tag=tag, by=by)
+
+    def _register(self, flow: str, *, versions: int = 0, tag: str | None = None, by: str) -> None:
+        def changed(index: dict[str, Any]) -> dict[str, Any]:
+            tags = sorted({*index["tags"], *([tag] if tag else [])})
+            return {"versions": max(index["versions"], versions), "tags": tags}
+
+        self._change(_flow_ref(flow), '{"versions": 0, "tags": []}', changed, by)
+
+    def _change(self, name: str, empty: str, change: Callable[[Any], Any], by: str) -> None:
+        """Apply a change to a reference that others may change at the same time."""
+        while True:
+            known = self._journal.reference(name)
+            wanted = json.dumps(change(json.loads(known or empty)))
+            if wanted == known:
+                return
+            try:
+                self._journal.set_reference(name, wanted, expected=known, by=by)
+            except KitaruConflictError:
+                continue  # somebody else was faster: look again
+            return
+
+
+def _key_of_caller(flow: str, version: object, tag: str | None, inputs: Mapping[str, Any]) -> str | None:
+    """A key that is the same whenever the running execution comes to this very call again; None outside of one."""
+    frame = current.get()
+    if frame is None:
+        return None
+    given = [Input("flow", flow, f"{flow} {version} {tag}"), Input("inputs", inputs, repr(sorted(inputs.items())))]
+    call_id, _ = frame.run.engine.identify(frame, "invoke", given)
+    return f"{frame.run.exec_id}:{call_id}"
+
+
+def _file_of(target: str | Path | Flow[..., Any]) -> Path:
+    """The file that a target is in; for one that is none, a path that doesn't exist."""
+    if isinstance(target, Path):
+        return target
+    if isinstance(target, str):
+        return Path(target.rpartition(":")[0] or target)
+    return Path(target.func.__code__.co_filename)
+
+
+def _flow_ref(flow: str) -> str:
+    return f"deployment:{flow}"
+
+
+def _version_name(flow: str, number: int) -> str:
+    return f"deployment:{flow}@v{number}"
+
+
+def _tag_name(flow: str, tag: str) -> str:
+    return f"deployment:{flow}@{tag}"
+
+
+def _text(number: int | None) -> str | None:
+    return None if number is None else str(number)
+
+
+def _number(version: int | str) -> int:
+    found = _VERSION.fullmatch(str(version))
+    if found is None:
+        raise KitaruUsageError(f"{version!r} is no version; expected a number, such as 2 or v2.", fix="version=2")
+    return int(found[1])
+
+
+def _selected(flow: str, version: int | str | None, tag: str | None) -> tuple[str, int | None, str | None]:
+    """Flow, number and tag, where the flow's name may carry one of them."""
+    name, at, selector = flow.partition("@")
+    if at:
+        if version is not None or tag is not None:
+            raise KitaruUsageError(f"{flow!r} names a version already.", fix=f"invoke({flow!r})")
+        version, tag = (selector, None) if _VERSION.fullmatch(selector) else (None, selector)
+    if version is not None and tag is not None:
+        raise KitaruUsageError(
+            f"Both version {version!r} and tag {tag!r} were given; expected one of them.", fix=f"tag={tag!r}"
+        )
+    return name, None if version is None else _number(version), tag
+
+
+def _check_tag(tag: str) -> None:
+    if _TAG.fullmatch(tag) is None or _VERSION.fullmatch(tag):
+        raise KitaruUsageError(
+            f"{tag!r} can't be a tag; expected a letter or _, then letters, digits, _ . or -, and no version number.",
+            fix="--tag prod",
+        )
+
+
+def _tag_names(tags: str | Sequence[str] | Mapping[str, bool]) -> builtins.list[str]:
+    names = [tags] if isinstance(tags, str) else builtins.list(tags)
+    for name in names:
+        _check_tag(name)
+    return names

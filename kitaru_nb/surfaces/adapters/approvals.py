@@ -1,0 +1,97 @@
+"""Approvals of tool calls as waits: what every adapter asks, and how it is answered.
+
+One wait for each call, all asked at once: each is a row of the inbox with its own form, and may be answered by somebody
+else. The answer is ``{"approve": true, "message": "…"}``, or plainly ``true`` or ``false``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from kitaru_nb.core.context import require_frame
+from kitaru_nb.core.wait import wait_async
+from kitaru_nb.errors import KitaruUsageError
+from kitaru_nb.surfaces.adapters.base import block_on
+
+
+@dataclass(frozen=True)
+class Approval:
+    """The answer to a question whether a tool may be called. ``message`` tells the model why not."""
+
+    approve: bool
+    message: str | None = None
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = {"extra": "forbid"}
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One tool call that needs somebody's approval.
+
+    Attributes:
+        name: of the wait; unique among those asked together.
+        text: what the person reads.
+        metadata: JSON beside it: ``agent tool call_id arguments``.
+    """
+
+    name: str
+    text: str
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What was decided, and the wait (``wait:ID``) in which."""
+
+    approve: bool
+    message: str | None
+    source: str
+
+
+def ask(questions: Sequence[Question], *, timeout: float | None = None) -> list[Answer]:
+    """Ask all questions at once and wait for every answer, in the order of the questions.
+
+    Args:
+        timeout: for how many seconds the worker polls before it lets go, as in `kitaru_nb.wait`.
+
+    Raises:
+        KitaruContextError: outside a flow, or inside a checkpoint.
+        KitaruStateError: a wait was aborted.
+        KitaruUsageError: two questions of one name.
+    """
+    require_frame("An approval")
+    return block_on(
+        lambda: ask_async(questions, timeout=timeout), instead="await ask_async(questions)", only_waits=True
+    )
+
+
+async def ask_async(
+    questions: Sequence[Question],
+    *,
+    timeout: float | None = None,  # noqa: ASYNC109 (it ends the worker's polling, not this call)
+) -> list[Answer]:
+    """`ask` for asynchronous flows."""
+    names = [question.name for question in questions]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise KitaruUsageError(
+            f"Two approvals were asked for at once under the name {twice!r}; expected a name for each.",
+            fix="leave name= away: then each is named after its tool call",
+        )
+    if len(questions) == 1:
+        return [await _ask(questions[0], timeout)]
+    return list(await asyncio.gather(*(_ask(question, timeout) for question in questions)))
+
+
+async def _ask(question: Question, seconds: float | None) -> Answer:
+    schema: Any = Approval | bool
+    answer = await wait_async(
+        question.name, question=question.text, schema=schema, timeout=seconds, metadata=question.metadata
+    )
+    # No other task runs between the answer and this line, so the last thing on the line is this wait.
+    source = require_frame("An approval").last[-1]
+    if isinstance(answer, bool):
+        return Answer(answer, None, source)
+    return Answer(answer.approve, answer.message, source)

@@ -1,0 +1,88 @@
+"""``kitaru promote`` and ``kitaru deploy``: a notebook or a flow becomes the next version of a deployment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kitaru_nb.surfaces.commands.actions import pairs
+from kitaru_nb.surfaces.console import Answer, command, record, spinner
+from kitaru_nb.surfaces.deployment_view import deployed_blocks, shipping_blocks
+
+if TYPE_CHECKING:
+    from kitaru_nb.promote.snapshot import Snapshot
+
+app = typer.Typer(rich_markup_mode=None)
+
+Tags = Annotated[list[str] | None, typer.Option("--tag", metavar="TAG", help="Routes to it from now on; repeatable.")]
+Stack = Annotated[str, typer.Option(help="Where its executions run.")]
+Name = Annotated[str | None, typer.Option(help="Of the flow; default: the file's or function's name.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would ship; store nothing.")]
+
+
+@command(app, "promote")
+def promote(
+    notebook: Annotated[Path, typer.Argument(metavar="NOTEBOOK.ipynb", help="The notebook.")],
+    name: Name = None,
+    tag: Tags = None,
+    stack: Stack = "local",
+    dry_run: DryRun = False,
+    rehearse: Annotated[
+        bool, typer.Option("--rehearse", help="First run it in a clean process against what was recorded.")
+    ] = False,
+) -> Answer:
+    """Make a notebook the next version of its deployment."""
+    return _create(notebook, name, tag, stack, dry_run=dry_run, rehearse=rehearse, defaults={})
+
+
+@command(app, "deploy")
+def deploy(
+    target: Annotated[str, typer.Argument(metavar="FILE.py:FLOW", help="A flow in a script, or package.module:flow.")],
+    name: Name = None,
+    tag: Tags = None,
+    stack: Stack = "local",
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input", "-i", metavar="NAME=VALUE", help="What executions take when given no other; repeatable."
+        ),
+    ] = None,
+    dry_run: DryRun = False,
+) -> Answer:
+    """Make a flow under @flow the next version of its deployment."""
+    defaults = pairs("--input", inputs)
+    where: str | Path = Path(target) if target.endswith(".ipynb") else target
+    return _create(where, name, tag, stack, dry_run=dry_run, rehearse=False, defaults=defaults)
+
+
+def _create(
+    target: str | Path,
+    name: str | None,
+    tags: list[str] | None,
+    stack: str,
+    *,
+    dry_run: bool,
+    rehearse: bool,
+    defaults: dict[str, Any],
+) -> Answer:
+    from kitaru_nb.cells.quick_import import without_grammars
+    from kitaru_nb.client import KitaruClient
+    from kitaru_nb.promote.building import build
+
+    with without_grammars():
+        import nbformat
+    assert nbformat  # what reads notebooks finds it loaded
+
+    client = KitaruClient()
+    with spinner(f"packages {target}"):
+        if dry_run:
+            snapshot = build(client.runtime, target, name=name, rehearse=rehearse, defaults=defaults)
+            return Answer(shipping_blocks(snapshot), item=_shipping(snapshot))
+        made = client.deployments.create(target, name=name, tags=tags or (), stack=stack, rehearse=rehearse, **defaults)
+    return Answer(deployed_blocks(made), item=record(made))
+
+
+def _shipping(snapshot: Snapshot) -> dict[str, Any]:
+    return {"digest": snapshot.digest, "size": len(snapshot.data), "manifest": record(snapshot.manifest)}

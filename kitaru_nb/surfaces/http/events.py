@@ -1,0 +1,108 @@
+"""Live events as server-sent events. A connection that was lost goes on where it stopped: ids are journal seqs."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import AsyncIterator, Callable
+
+from kitaru_nb.errors import KitaruBackendError
+from kitaru_nb.journal.base import Journal
+from kitaru_nb.surfaces.http.wire import encode
+from kitaru_nb.surfaces.operations.base import Follow, News
+from kitaru_nb.surfaces.operations.system import changes, newest
+
+#: How often the journal is asked whether there is news, while anybody listens.
+POLL = 0.05
+PING = 15.0
+#: Who missed more than this reads everything anew instead.
+MOST_MISSED = 10_000
+_BATCH = 200
+
+
+class Pulse:
+    """Tells all streams of a server that the journal grew: one small query each ``poll`` seconds, however many listen.
+
+    Belongs to one event loop. Take the `beat` first, then look for news, then `wait` for that beat: none is missed.
+    """
+
+    def __init__(self, journal: Journal, *, poll: float = POLL) -> None:
+        self.journal = journal
+        self.beat = asyncio.Event()
+        self.closed = False
+        self._poll = poll
+        self._listeners = 0
+        self._task: asyncio.Task[None] | None = None
+
+    def close(self) -> None:
+        """End all streams."""
+        self.closed = True
+        self.beat.set()
+
+    async def wait(self, beat: asyncio.Event, seconds: float) -> None:
+        """Until there may be news since ``beat`` was taken, or so long."""
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._watch())
+        self._listeners += 1
+        try:
+            await asyncio.wait_for(beat.wait(), seconds)
+        except TimeoutError:
+            pass
+        finally:
+            self._listeners -= 1
+
+    async def _watch(self) -> None:
+        seq = None
+        while self._listeners and not self.closed:
+            before = seq
+            try:
+                seq = await asyncio.to_thread(newest, self.journal, after=seq or 0)
+            except KitaruBackendError:
+                seq = None  # each stream finds out for itself
+            if seq is None or seq != before:
+                beat, self.beat = self.beat, asyncio.Event()
+                beat.set()
+            await asyncio.sleep(self._poll)
+
+
+async def stream(
+    pulse: Pulse, follow: Follow, *, allowed: Callable[[], bool] = lambda: True, ping: float = PING
+) -> AsyncIterator[bytes]:
+    """The bytes of an event stream, until the client goes, the server ends, or the caller isn't allowed any more."""
+    journal = pulse.journal
+    last = await asyncio.to_thread(newest, journal)
+    seq = last if follow.after is None else follow.after
+    yield b"retry: 2000\n\n"
+    if seq > last or (follow.exec_id is None and last - seq > MOST_MISSED):
+        seq = last
+        yield f"id: {seq}\nevent: reset\ndata: {{}}\n\n".encode()
+    said = time.monotonic()
+    while not pulse.closed:
+        beat = pulse.beat
+        news = await asyncio.to_thread(changes, journal, Follow(follow.exec_id, seq, _BATCH))
+        for change in news.events:
+            yield b"id: %d\nevent: change\ndata: %s\n\n" % (change.seq, encode(change))
+        if news.events:
+            seq, said = news.seq, time.monotonic()
+            continue
+        if (left := said + ping - time.monotonic()) <= 0:
+            if not await asyncio.to_thread(allowed):
+                return
+            yield b": ping\n\n"
+            said = time.monotonic()
+        else:
+            await pulse.wait(beat, left)
+
+
+async def poll(pulse: Pulse, follow: Follow) -> News:
+    """Changes, waited for as long as ``follow.timeout`` says."""
+    ends = time.monotonic() + (follow.timeout or 0.0)
+    while True:
+        beat = pulse.beat
+        news = await asyncio.to_thread(changes, pulse.journal, follow)
+        left = ends - time.monotonic()
+        if news.events or left <= 0 or pulse.closed:
+            return news
+        follow = dataclasses.replace(follow, after=news.seq)
+        await pulse.wait(beat, left)

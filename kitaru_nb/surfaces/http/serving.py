@@ -1,0 +1,128 @@
+"""``kitaru server``: the stand-alone server as one process."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+
+from kitaru_nb.client import KitaruClient
+from kitaru_nb.core.runtime import Runtime, whoami
+from kitaru_nb.errors import KitaruUsageError
+from kitaru_nb.surfaces.http.address import PORT, announced
+from kitaru_nb.surfaces.http.api import Api
+from kitaru_nb.surfaces.http.app import create_app
+from kitaru_nb.surfaces.http.dispatcher import Dispatcher
+from kitaru_nb.surfaces.http.security import Gate
+from kitaru_nb.surfaces.http.tokens import Tokens, new_secret
+from kitaru_nb.surfaces.operations.base import Desk
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """How a server runs.
+
+    Attributes:
+        port: 0 takes any that is free.
+        hosts: names by which browsers may call it, besides addresses and localhost.
+        url: its address from outside, where that isn't what it listens on.
+        root: the folder whose notebooks and flows may be started.
+        secret: the token of whoever starts it; a new one each time where None.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = PORT
+    hosts: Collection[str] = ()
+    url: str | None = None
+    root: Path = field(default_factory=Path.cwd)
+    secret: str | None = None
+    dispatch: bool = True
+
+
+class _Uvicorn(uvicorn.Server):
+    """Ends the event streams before it waits for connections to end, and returns then."""
+
+    before_exit: Callable[[], None] = staticmethod(lambda: None)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals end the server while it lasts. Uvicorn's own raises them again afterwards, which would end the
+        process before it has cleaned up."""
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self.before_exit()
+        super().handle_exit(sig, frame)
+
+
+def serve(runtime: Runtime, serving: Serving, *, ready: Callable[[str, str], None]) -> None:
+    """Run a server until it is told to end. ``ready`` gets its address and the starter's token, before requests come.
+
+    Raises:
+        KitaruUsageError: the address can't be listened on.
+    """
+    listener = _listen(serving.host, serving.port)
+    with listener:
+        port = listener.getsockname()[1]
+        url = (serving.url or f"http://{_shown(serving.host)}:{port}").rstrip("/")
+        secret = serving.secret or new_secret()
+        client = KitaruClient(runtime)
+        gate = Gate(Tokens(runtime.journal), owner=whoami(), secret=secret, port=port, hosts=serving.hosts)
+        app = create_app(Api(Desk(client, "server", serving.root)), gate)
+        dispatcher = Dispatcher(client) if serving.dispatch else None
+        config = uvicorn.Config(
+            app,
+            access_log=False,  # addresses may hold tokens
+            log_config=None,
+            log_level=logging.WARNING,
+            server_header=False,
+            timeout_graceful_shutdown=5,
+            h11_max_incomplete_event_size=64 * 1024,
+        )
+        server = _Uvicorn(config)
+        server.before_exit = app.state.server.pulse.close
+        with announced(runtime.home, url):
+            ready(url, secret)
+            if dispatcher is not None:
+                dispatcher.start()
+            try:
+                server.run(sockets=[listener])
+            finally:
+                if dispatcher is not None:
+                    dispatcher.stop()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+    except (OSError, OverflowError, UnicodeError) as error:
+        raise KitaruUsageError(f"{host}:{port} is no address to listen on: {error}", fix="kitaru server") from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(where)
+        listener.listen(2048)
+    except (OSError, OverflowError) as error:
+        listener.close()
+        raise KitaruUsageError(
+            f"{host}:{port} can't be listened on: {error}", fix=f"kitaru server --port {PORT + 1}"
+        ) from error
+    return listener
+
+
+def _shown(host: str) -> str:
+    if host in ("0.0.0.0", "::"):
+        return socket.gethostname()
+    return f"[{host}]" if ":" in host else host

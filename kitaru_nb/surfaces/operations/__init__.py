@@ -1,0 +1,1 @@
+"""One table of operations: HTTP routes, MCP tools, the OpenAPI document and the documentation are made of it."""

@@ -1,0 +1,148 @@
+"""The table. A row is a route in both hosts, an MCP tool, a part of the OpenAPI document and a line of the docs."""
+
+from __future__ import annotations
+
+from kitaru_nb.core.control import Started
+from kitaru_nb.core.diff import ExecutionDiff
+from kitaru_nb.core.graph import ExecutionGraph
+from kitaru_nb.core.replay import ReplayPreview
+from kitaru_nb.model import Artifact, CheckpointCall, Execution
+from kitaru_nb.surfaces.checkup import Check
+from kitaru_nb.surfaces.operations import actions, reads, system, waits
+from kitaru_nb.surfaces.operations import arguments as a
+from kitaru_nb.surfaces.operations.base import (
+    ArtifactDetail,
+    Content,
+    Count,
+    InboxWait,
+    Info,
+    LogPage,
+    News,
+    Operation,
+    Page,
+    Role,
+    Stats,
+)
+
+_ONE = "executions/{exec_id}"
+_WAIT = "executions/{exec_id}/waits/{wait_id}"
+
+#: Literal paths before those with parameters: the first that fits is taken.
+OPERATIONS: tuple[Operation, ...] = (
+    Operation(
+        "info", "GET", "info", a.Nothing, Info, system.info, None, "Who is asking whom: version, user, role, home."
+    ),
+    Operation(
+        "doctor", "POST", "doctor", a.Nothing, tuple[Check, ...], system.doctor, None,
+        "Check that journal, store and disk of the server are well.", role=Role.ADMIN,
+    ),
+    Operation(
+        "executions.list", "GET", "executions", a.ListExecutions, Page[Execution], reads.list_executions,
+        "executions.list", "List executions, newest first, without details.",
+    ),
+    Operation(
+        "executions.stats", "GET", "executions/stats", a.Nothing, Stats, reads.stats, None,
+        "Count executions by status and flow, and pending waits.", tool="kitaru_status",
+    ),
+    Operation(
+        "executions.latest", "GET", "executions/latest", a.LatestExecution, Execution, reads.latest,
+        "executions.latest", "Read the newest execution.",
+    ),
+    Operation(
+        "executions.run", "POST", "executions", a.Run, Started, actions.run, None,
+        "Start a notebook, or a flow of a Python file, as a new execution.", role=Role.WORK, idempotent=False,
+    ),
+    Operation(
+        "executions.get", "GET", _ONE, a.OneExecution, Execution, reads.get, "executions.get",
+        "Read one execution: status, inputs, waits, failure, result, metadata.",
+    ),
+    Operation(
+        "executions.graph", "GET", f"{_ONE}/graph", a.OneExecution, ExecutionGraph, reads.graph,
+        "executions.graph",
+        "Read the lineage of an execution: its calls and waits, and what passed between them.",
+    ),
+    Operation(
+        "executions.checkpoints", "GET", f"{_ONE}/checkpoints", a.ListCheckpoints, Page[CheckpointCall],
+        reads.checkpoints, "executions.checkpoints", "List the checkpoints of an execution with inputs and outputs.",
+    ),
+    Operation(
+        "executions.checkpoint", "GET", f"{_ONE}/checkpoints/{{call_id}}", a.OneCheckpoint, CheckpointCall,
+        reads.checkpoint, "executions.checkpoint", "Read one checkpoint: inputs, outputs, attempts, metadata.",
+    ),
+    Operation(
+        "executions.logs", "GET", f"{_ONE}/logs", a.ReadLogs, LogPage, reads.logs, "executions.logs",
+        "Read what an execution printed and logged.", tool="get_execution_logs",
+    ),
+    Operation(
+        "executions.diff", "GET", f"{_ONE}/diff", a.Diff, ExecutionDiff, reads.diff, "executions.diff",
+        "Compare two executions, checkpoint by checkpoint.",
+    ),
+    Operation(
+        "executions.replay_plan", "POST", f"{_ONE}/replay/plan", a.Replay, ReplayPreview, actions.replay_plan,
+        "executions.replay_plan", "Show what a replay would run again and reuse; nothing is started.",
+    ),
+    Operation(
+        "executions.replay", "POST", f"{_ONE}/replay", a.Replay, Started, actions.replay, "executions.replay",
+        "Make a new execution from an old one: chosen checkpoints and what depends on them run again.",
+        role=Role.OPERATE, idempotent=False,
+    ),
+    Operation(
+        "executions.resume", "POST", f"{_ONE}/resume", a.OneExecution, Started, actions.resume, "executions.resume",
+        "Go on with an interrupted execution, or one whose wait was answered.", role=Role.OPERATE,
+    ),
+    Operation(
+        "executions.retry", "POST", f"{_ONE}/retry", a.OneExecution, Started, actions.retry, "executions.retry",
+        "Run a failed execution again from where it failed.", role=Role.OPERATE, idempotent=False,
+    ),
+    Operation(
+        "executions.cancel", "POST", f"{_ONE}/cancel", a.OneExecution, Execution, actions.cancel,
+        "executions.cancel", "End an execution for good.", role=Role.OPERATE, destructive=True,
+    ),
+    Operation(
+        "waits.list", "GET", "waits", a.ListWaits, Page[InboxWait], waits.list_waits, "executions.pending_waits",
+        "List what waits for an answer, oldest first.",
+    ),
+    Operation(
+        "waits.count", "GET", "waits/count", a.Nothing, Count, waits.count_waits, "executions.pending_waits",
+        "Count what waits for an answer.",
+    ),
+    Operation(
+        "waits.get", "GET", _WAIT, a.OneWait, InboxWait, waits.get_wait, "executions.pending_waits",
+        "Read one wait: its question, the schema of its answer, who answered.",
+    ),
+    Operation(
+        "waits.resolve", "POST", f"{_WAIT}/resolve", a.Resolve, Started, actions.resolve, "executions.input",
+        "Answer a wait; the execution goes on. The answer must fit the wait's schema, and counts once.",
+        role=Role.OPERATE, idempotent=False, limited=True, tool="kitaru_executions_input",
+    ),
+    Operation(
+        "waits.abort", "POST", f"{_WAIT}/abort", a.OneWait, Started, actions.abort, "executions.abort_wait",
+        "Close a wait without an answer: the flow gets an error there.",
+        role=Role.OPERATE, destructive=True, limited=True,
+    ),
+    Operation(
+        "artifacts.list", "GET", f"{_ONE}/artifacts", a.ListArtifacts, Page[Artifact], reads.list_artifacts,
+        "artifacts.list", "List the artifacts of an execution with previews.",
+    ),
+    Operation(
+        "artifacts.get", "GET", "artifact", a.OneArtifact, ArtifactDetail, reads.get_artifact, "artifacts.get",
+        "Read what an artifact is, its preview, and which calls read it.",
+    ),
+    Operation(
+        "artifacts.content", "GET", "artifact/content", a.ReadContent, Content, reads.content, "artifacts.get",
+        "Read stored bytes of an artifact; nothing is unpickled.",
+    ),
+    Operation(
+        "events", "GET", "events", a.ReadEvents, News, system.events, "executions.follow",
+        "Follow changes of all executions, or of one, as server-sent events.",
+    ),
+    Operation(
+        "events.poll", "GET", "events/poll", a.PollEvents, News, system.poll, "executions.follow",
+        "Read changes since a seq; waits for the first one if asked to.",
+    ),
+)  # fmt: skip
+
+
+def by_tool(name: str) -> Operation | None:
+    """The operation of an MCP tool."""
+    return next((operation for operation in OPERATIONS if operation.tool_name == name), None)

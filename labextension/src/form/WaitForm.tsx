@@ -1,0 +1,206 @@
+/** The form of a pending wait: buttons for yes or no and for few choices, fields for everything else. */
+
+import * as React from 'react';
+import { ApiError, type FlowWait } from '../api';
+import { ago, instant } from '../format';
+import { useHost, useNow } from '../hooks';
+import { stringify } from '../json';
+import { StatusIcon } from '../icons';
+import { LongText, Text } from '../text';
+import { FieldView } from './FieldView';
+import { fieldOf, initial, labelOf, read, type Draft, type Schema } from './schema';
+
+const BUTTONS = 6;
+
+export interface WaitFormProps {
+  wait: FlowWait;
+  /** Show which execution asks, with a way to it. */
+  showSource?: boolean;
+  onAnswered?(): void;
+}
+
+type Sending = { state: 'open' | 'sending' } | { state: 'done'; text: string } | { state: 'refused'; error: ApiError };
+
+export function WaitForm(props: WaitFormProps): JSX.Element {
+  const { wait } = props;
+  const { api, answered } = useHost();
+  const [sending, setSending] = React.useState<Sending>({ state: 'open' });
+  const done = React.useRef<HTMLDivElement>(null);
+  const send = (action: () => Promise<unknown>, text: string): void => {
+    setSending({ state: 'sending' });
+    action().then(
+      () => {
+        setSending({ state: 'done', text });
+        answered?.(wait.exec_id, wait.wait_id);
+        props.onAnswered?.();
+      },
+      (problem: unknown) => {
+        const error = problem instanceof ApiError ? problem : new ApiError(0, 'Error', String(problem));
+        setSending({ state: 'refused', error });
+        // Somebody was quicker: what the page shows is no longer so.
+        if (error.status === 409) props.onAnswered?.();
+      }
+    );
+  };
+  React.useEffect(() => {
+    if (sending.state === 'done') done.current?.focus();
+  }, [sending.state]);
+  const answer = (value: unknown): void => send(() => api.resolve(wait.exec_id, wait.wait_id, value), `Answered: ${oneAnswer(value)}`);
+  return (
+    <section className="kt-wait" aria-label={`Question: ${wait.name}`}>
+      <WaitHead wait={wait} showSource={props.showSource} />
+      {sending.state === 'done' ? (
+        <div className="kt-wait-done" ref={done} tabIndex={-1} role="status">
+          <StatusIcon status="resolved" /> <Text>{sending.text}</Text>. <span className="kt-mute">The execution goes on.</span>
+        </div>
+      ) : (
+        <>
+          <Asking key={wait.wait_id} wait={wait} busy={sending.state === 'sending'} answer={answer} />
+          {sending.state === 'refused' ? <Refused error={sending.error} /> : null}
+          <Aborting busy={sending.state === 'sending'} abort={() => send(() => api.abort(wait.exec_id, wait.wait_id), 'Closed without an answer')} />
+        </>
+      )}
+    </section>
+  );
+}
+
+function oneAnswer(value: unknown): string {
+  const text = typeof value === 'string' ? value : stringify(value);
+  return text.length > 120 ? `${text.slice(0, 119)}…` : text;
+}
+
+function WaitHead(props: { wait: FlowWait; showSource?: boolean }): JSX.Element {
+  const { wait } = props;
+  const host = useHost();
+  const now = useNow();
+  return (
+    <header className="kt-wait-head">
+      <div className="kt-wait-title">
+        <StatusIcon status="asked" />
+        <h2>
+          <Text>{wait.name}</Text>
+        </h2>
+        <time className="kt-mute" dateTime={wait.created_at} title={instant(wait.created_at)}>
+          asked {ago(wait.created_at, now)}
+        </time>
+        {wait.until ? <span className="kt-mute">answers itself {ago(wait.until, now)}</span> : null}
+      </div>
+      {props.showSource ? (
+        <button type="button" className="kt-link" onClick={() => host.open(wait.exec_id, `wait:${wait.wait_id}`)}>
+          <Text>{wait.flow_name ?? 'execution'}</Text> · {wait.exec_id}
+        </button>
+      ) : null}
+      {wait.question ? <Question wait={wait} text={wait.question} /> : null}
+    </header>
+  );
+}
+
+const CUT = /… \([\d,. ]+ characters\)$/;
+
+/** What is asked. A list holds only the beginning of a long question; the rest is fetched when it is wanted. */
+function Question(props: { wait: FlowWait; text: string }): JSX.Element {
+  const { wait } = props;
+  const { api } = useHost();
+  const [whole, setWhole] = React.useState<string | null>(null);
+  const text = whole ?? props.text;
+  const fetchWhole = (): void => void api.wait(wait.exec_id, wait.wait_id).then(found => setWhole(found.question));
+  return (
+    <>
+      <LongText text={text} label="Question" className="kt-question" first={1500} />
+      {whole === null && CUT.test(text) ? (
+        <button type="button" className="kt-link" onClick={fetchWhole}>
+          Load the whole question
+        </button>
+      ) : null}
+    </>
+  );
+}
+
+function Refused(props: { error: ApiError }): JSX.Element {
+  return (
+    <div className="kt-refused" role="alert">
+      <Text>{props.error.message}</Text>
+    </div>
+  );
+}
+
+function Aborting(props: { busy: boolean; abort(): void }): JSX.Element {
+  const [asking, setAsking] = React.useState(false);
+  if (!asking) {
+    return (
+      <button type="button" className="kt-link kt-abort" onClick={() => setAsking(true)}>
+        Close without an answer…
+      </button>
+    );
+  }
+  return (
+    <div className="kt-confirm">
+      <span>The flow gets an error at this place.</span>
+      <button type="button" className="kt-button kt-bad" disabled={props.busy} onClick={props.abort}>
+        Close it
+      </button>
+      <button type="button" className="kt-button" onClick={() => setAsking(false)}>
+        Keep it open
+      </button>
+    </div>
+  );
+}
+
+function Asking(props: { wait: FlowWait; busy: boolean; answer(value: unknown): void }): JSX.Element {
+  const root = props.wait.schema as Schema;
+  const field = React.useMemo(() => fieldOf(root, root), [root]);
+  if (field.kind === 'boolean' && !field.nullable) {
+    return (
+      <div className="kt-buttons">
+        <button type="button" className="kt-button kt-primary" disabled={props.busy} onClick={() => props.answer(true)}>
+          Approve
+        </button>
+        <button type="button" className="kt-button" disabled={props.busy} onClick={() => props.answer(false)}>
+          Reject
+        </button>
+      </div>
+    );
+  }
+  if (['choice', 'constant'].includes(field.kind) && field.values.length <= BUTTONS && !field.nullable) {
+    return (
+      <div className="kt-buttons">
+        {field.values.map((value, i) => (
+          <button key={i} type="button" className="kt-button" disabled={props.busy} onClick={() => props.answer(value)}>
+            <Text>{labelOf(value)}</Text>
+          </button>
+        ))}
+      </div>
+    );
+  }
+  return <Fields {...props} root={root} />;
+}
+
+function Fields(props: { root: Schema; busy: boolean; answer(value: unknown): void }): JSX.Element {
+  const { root } = props;
+  const [draft, setDraft] = React.useState<Draft>(() => initial(root, root, true));
+  const [tried, setTried] = React.useState(false);
+  const form = React.useRef<HTMLFormElement>(null);
+  const found = React.useMemo(() => read(root, root, draft), [root, draft]);
+  const problems = tried ? found.problems : EMPTY;
+  const submit = (event: React.FormEvent): void => {
+    event.preventDefault();
+    setTried(true);
+    if (found.problems.size === 0) props.answer(found.value);
+    else requestAnimationFrame(() => form.current?.querySelector<HTMLElement>('[aria-invalid="true"], .kt-problem')?.scrollIntoView({ block: 'nearest' }));
+  };
+  return (
+    <form className="kt-form" ref={form} onSubmit={submit} noValidate>
+      <FieldView schema={root} root={root} draft={draft} onChange={setDraft} path="" name="" required problems={problems} />
+      <div className="kt-buttons">
+        <button type="submit" className="kt-button kt-primary" disabled={props.busy}>
+          Send
+        </button>
+        <span className="kt-problem" role="status">
+          {problems.size ? `${problems.size} ${problems.size === 1 ? 'entry needs' : 'entries need'} a look.` : ''}
+        </span>
+      </div>
+    </form>
+  );
+}
+
+const EMPTY: ReadonlyMap<string, string> = new Map();

@@ -1,0 +1,238 @@
+/** The open notebooks: facts of their cells, badges on them, and going on after an answer. */
+
+import type { Cell, CodeCell, ICodeCellModel } from '@jupyterlab/cells';
+import { NotebookActions, type INotebookTracker, type NotebookPanel } from '@jupyterlab/notebook';
+import type { Host } from '../hooks';
+import type { Change } from '../api';
+import { badgesOf, executionOf, NOTHING_READ, readsOf, recordedIn, waitingCell, type Badge, type CellFacts, type Reads } from './cells';
+
+const SETTLE_MS = 120;
+const ANSWER_MS = 300;
+const WORDS: Record<Badge['state'], string> = {
+  fresh: 'fresh',
+  cached: 'cached',
+  stale: 'stale',
+  running: 'running',
+  waiting: 'waiting',
+  partial: 'partial',
+  failed: 'failed'
+};
+
+export interface NotebooksOptions {
+  host: Host;
+  /** Show why a cell has its badge, beside `anchor`. */
+  explain(badge: Badge, anchor: HTMLElement, panel: NotebookPanel): void;
+  badges(): boolean;
+  continues(): boolean;
+}
+
+/** Watches all notebooks of a tracker. */
+export class Notebooks {
+  private readonly watched = new Map<NotebookPanel, NotebookWatch>();
+
+  constructor(
+    tracker: INotebookTracker,
+    private readonly options: NotebooksOptions
+  ) {
+    tracker.forEach(panel => this.watch(panel));
+    tracker.widgetAdded.connect((_, panel) => this.watch(panel));
+    options.host.live.subscribe(null, changes => {
+      if (changes !== 'reset') this.heard(changes);
+    });
+  }
+
+  refresh(): void {
+    this.watched.forEach(watch => watch.schedule());
+  }
+
+  executionOf(panel: NotebookPanel | null): string | null {
+    return panel ? (this.watched.get(panel)?.execution() ?? null) : null;
+  }
+
+  private watch(panel: NotebookPanel): void {
+    if (this.watched.has(panel)) return;
+    const watch = new NotebookWatch(panel, this.options);
+    this.watched.set(panel, watch);
+    panel.disposed.connect(() => {
+      watch.dispose();
+      this.watched.delete(panel);
+    });
+  }
+
+  private heard(changes: readonly Change[]): void {
+    for (const change of changes) {
+      if (change.kind !== 'wait.resolved') continue;
+      for (const watch of this.watched.values()) watch.answered(change.exec_id, change.key);
+    }
+  }
+}
+
+/** One notebook. */
+class NotebookWatch {
+  private readonly ran = new WeakMap<ICodeCellModel, string>();
+  private readonly kernels = new WeakMap<ICodeCellModel, string>();
+  private readonly known = new WeakSet<ICodeCellModel>();
+  private reads: { key: string; value: Reads } = { key: '', value: NOTHING_READ };
+  private timer: ReturnType<typeof setTimeout> | undefined;
+
+  constructor(
+    private readonly panel: NotebookPanel,
+    private readonly options: NotebooksOptions
+  ) {
+    void panel.context.ready.then(() => {
+      if (panel.isDisposed) return;
+      panel.content.model?.cells.changed.connect(() => this.schedule());
+      panel.content.modelContentChanged?.connect(() => this.schedule());
+      NotebookActions.executionScheduled.connect(this.onScheduled, this);
+      NotebookActions.executed.connect(this.onExecuted, this);
+      this.schedule();
+    });
+  }
+
+  dispose(): void {
+    clearTimeout(this.timer);
+    NotebookActions.executionScheduled.disconnect(this.onScheduled, this);
+    NotebookActions.executed.disconnect(this.onExecuted, this);
+  }
+
+  /** Draw the badges soon; many changes at once are one drawing. */
+  schedule(): void {
+    this.timer ??= setTimeout(() => {
+      this.timer = undefined;
+      if (!this.panel.isDisposed) this.draw();
+    }, SETTLE_MS);
+  }
+
+  execution(): string | null {
+    return executionOf(this.facts());
+  }
+
+  /** A wait was answered: after a moment in which whoever answered may go on by hand, run on from its cell. */
+  answered(execId: string, waitId: string): void {
+    if (!this.options.continues() || waitingCell(this.facts(), execId, waitId) < 0) return;
+    setTimeout(() => void this.goOn(execId, waitId), ANSWER_MS);
+  }
+
+  private async goOn(execId: string, waitId: string): Promise<void> {
+    const { panel } = this;
+    if (panel.isDisposed) return;
+    const facts = this.facts();
+    const at = waitingCell(facts, execId, waitId);
+    if (at < 0 || facts.some(cell => cell.running)) return;
+    const cell = panel.content.widgets[at];
+    const { sessionContext } = panel;
+    if (!cell || sessionContext.isDisposed) return;
+    const kernel = sessionContext.session?.kernel;
+    const same = kernel !== undefined && kernel !== null && kernel.connectionStatus === 'connected' && this.kernels.get(cell.model as ICodeCellModel) === kernel.id;
+    if (!kernel || kernel.isDisposed) await sessionContext.startKernel();
+    await sessionContext.session?.kernel?.info;
+    panel.content.activeCellIndex = at;
+    await panel.content.scrollToItem(at);
+    // A fresh kernel knows no variable: it begins at the top, where finished checkpoints come back at once.
+    await NotebookActions.runCells(panel.content, panel.content.widgets.slice(same ? at : 0), sessionContext);
+  }
+
+  private onScheduled(_: unknown, args: { notebook: unknown; cell: Cell }): void {
+    if (args.notebook !== this.panel.content) return;
+    const model = args.cell.model as ICodeCellModel;
+    this.ran.set(model, model.sharedModel.getSource());
+    const kernel = this.panel.sessionContext.session?.kernel;
+    if (kernel) this.kernels.set(model, kernel.id);
+    this.schedule();
+  }
+
+  private onExecuted(_: unknown, args: { notebook: unknown }): void {
+    if (args.notebook === this.panel.content) this.schedule();
+  }
+
+  private cells(): CodeCell[] {
+    return this.panel.content.widgets.filter(cell => !cell.isDisposed && cell.model?.type === 'code') as CodeCell[];
+  }
+
+  private facts(): CellFacts[] {
+    return this.panel.content.widgets.map(cell => this.factsOf(cell));
+  }
+
+  private factsOf(cell: Cell): CellFacts {
+    const model = cell.isDisposed ? null : cell.model;
+    if (model?.type !== 'code') return { id: model?.id ?? '', source: '', tags: [], running: false, outputs: [], ranSource: null };
+    const code = model as ICodeCellModel;
+    const source = code.sharedModel.getSource();
+    // A notebook is saved with what it ran: until somebody edits it here, that is its source.
+    if (!this.known.has(code)) {
+      this.known.add(code);
+      if (!this.ran.has(code) && code.outputs.length) this.ran.set(code, source);
+      code.contentChanged.connect(() => this.schedule());
+      code.stateChanged.connect(() => this.schedule());
+      code.outputs.changed.connect(() => this.schedule());
+    }
+    const outputs = [];
+    for (let i = 0; i < code.outputs.length; i += 1) {
+      const output = code.outputs.get(i);
+      const json = output.type === 'error' ? (output.toJSON() as { ename?: string; evalue?: string }) : {};
+      outputs.push({ type: output.type, metadata: output.metadata, ename: json.ename, evalue: json.evalue });
+    }
+    const tags = code.getMetadata('tags') as unknown;
+    return {
+      id: code.id,
+      source,
+      tags: Array.isArray(tags) ? tags.map(String) : [],
+      running: code.executionState === 'running',
+      outputs,
+      ranSource: this.ran.get(code) ?? null
+    };
+  }
+
+  private draw(): void {
+    const shown = this.options.badges();
+    const facts = this.facts();
+    this.readGraph(facts);
+    const badges = shown ? badgesOf(facts, this.reads.value) : new Map<string, Badge>();
+    for (const cell of this.cells()) drawBadge(cell.node, badges.get(cell.model.id) ?? null, (badge, anchor) => this.options.explain(badge, anchor, this.panel));
+  }
+
+  /** What the calls of this notebook read, fetched when its cells show other calls than before. */
+  private readGraph(facts: readonly CellFacts[]): void {
+    const execution = executionOf(facts);
+    const key = [execution, ...facts.map(cell => recordedIn(cell.outputs)?.call ?? '')].join(' ');
+    if (execution === null || key === this.reads.key) return;
+    this.reads = { key, value: this.reads.value };
+    this.options.host.api.graph(execution).then(
+      graph => {
+        if (this.reads.key !== key) return;
+        this.reads = { key, value: readsOf(graph) };
+        this.schedule();
+      },
+      () => undefined // without the server, staleness is told from the cells alone
+    );
+  }
+}
+
+/** Put a badge on a cell, change it, or take it away. */
+function drawBadge(node: HTMLElement, badge: Badge | null, explain: (badge: Badge, anchor: HTMLElement) => void): void {
+  let button = node.querySelector<HTMLButtonElement>(':scope > .kt-cell-badge');
+  if (!badge) {
+    button?.remove();
+    delete node.dataset.kitaru;
+    return;
+  }
+  if (!button) {
+    button = document.createElement('button');
+    button.type = 'button';
+    button.className = 'kt-cell-badge';
+    button.append(document.createElement('span'), document.createElement('span'));
+    node.append(button);
+  }
+  node.dataset.kitaru = badge.state;
+  if (button.dataset.state !== badge.state) {
+    button.dataset.state = badge.state;
+    button.lastElementChild!.textContent = WORDS[badge.state];
+  }
+  button.title = badge.why;
+  button.setAttribute('aria-label', `Checkpoint is ${WORDS[badge.state]}. Why?`);
+  const anchor = button;
+  button.onclick = event => {
+    event.stopPropagation();
+    explain(badge, anchor);
+  };
+}

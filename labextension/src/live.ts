@@ -1,0 +1,71 @@
+/** News of executions, brought together so that a busy one doesn't redraw the page a thousand times a second. */
+
+import type { Change, Transport } from './api';
+
+const GATHER_MS = 250;
+
+type Listener = (changes: readonly Change[] | 'reset') => void;
+
+export class Live {
+  private readonly listeners = new Map<Listener, string | null>();
+  private readonly stateListeners = new Set<() => void>();
+  private gathered: Change[] = [];
+  private reset = false;
+  private timer: ReturnType<typeof setTimeout> | undefined;
+  private stop: (() => void) | null = null;
+  connected = true;
+
+  constructor(private readonly transport: Transport) {}
+
+  /** Hear of one execution's changes, or of all with `null`. The first listener opens the connection, the last one closes it. */
+  subscribe(execId: string | null, listener: Listener): () => void {
+    this.listeners.set(listener, execId);
+    this.stop ??= this.transport.listen(change => this.take(change), connected => this.setState(connected));
+    return () => {
+      this.listeners.delete(listener);
+      if (this.listeners.size === 0) {
+        this.stop?.();
+        this.stop = null;
+        clearTimeout(this.timer);
+        this.timer = undefined;
+        this.gathered = [];
+      }
+    };
+  }
+
+  onState(listener: () => void): () => void {
+    this.stateListeners.add(listener);
+    return () => this.stateListeners.delete(listener);
+  }
+
+  private setState(connected: boolean): void {
+    // What was missed while the line was down is unknown to those who don't resume by number.
+    if (connected && !this.connected) this.take('reset');
+    if (connected !== this.connected) {
+      this.connected = connected;
+      this.stateListeners.forEach(tell => tell());
+    }
+  }
+
+  private take(change: Change | 'reset'): void {
+    if (change === 'reset') this.reset = true;
+    else this.gathered.push(change);
+    this.timer ??= setTimeout(() => this.deliver(), GATHER_MS);
+  }
+
+  private deliver(): void {
+    const changes = this.gathered;
+    const reset = this.reset;
+    this.timer = undefined;
+    this.gathered = [];
+    this.reset = false;
+    for (const [listener, execId] of [...this.listeners]) {
+      if (reset) {
+        listener('reset');
+        continue;
+      }
+      const mine = execId === null ? changes : changes.filter(c => c.exec_id === execId);
+      if (mine.length) listener(mine);
+    }
+  }
+}

@@ -1,0 +1,176 @@
+/** The panel below a cell, as an anywidget module: the notebook's execution, live, with its questions. */
+
+import * as React from 'react';
+import { createRoot } from 'react-dom/client';
+import { Api, ApiError, type Change, type Content, type Query, type Transport } from './api';
+import { HostContext, type Host } from './hooks';
+import { HttpTransport } from './http';
+import { Live } from './live';
+import { ExecutionView } from './views/Execution';
+import { Inbox } from './views/Inbox';
+
+/** What anywidget gives a module of its model. */
+export interface Model {
+  get(name: string): unknown;
+  on(name: string, callback: (...args: never[]) => void): void;
+  off(name: string, callback: (...args: never[]) => void): void;
+  send(content: unknown): void;
+}
+
+interface Answer {
+  kitaru: 'answer';
+  id: number;
+  status: number;
+  body: unknown;
+}
+
+const KERNEL_MS = 30_000;
+const PROBE_MS = 3000;
+
+/**
+ * Requests through the kernel, for front ends without a Jupyter server that the page can reach (VS Code, Colab).
+ * Page to kernel: `{kitaru: "request", id, method, path, query, body, range}`; back come `{kitaru: "answer", id, status,
+ * body}` (bytes as a buffer beside it) and `{kitaru: "changes", changes}`.
+ */
+export class KernelTransport implements Transport {
+  private readonly open = new Map<number, (answer: Answer, buffers: readonly DataView[]) => void>();
+  private ids = 0;
+
+  constructor(private readonly model: Model) {
+    model.on('msg:custom', this.take as (...args: never[]) => void);
+  }
+
+  dispose(): void {
+    this.model.off('msg:custom', this.take as (...args: never[]) => void);
+  }
+
+  async json(method: string, path: string, options: { query?: Query; body?: string; signal?: AbortSignal } = {}): Promise<unknown> {
+    const { answer } = await this.ask({ method, path, query: options.query ?? {}, body: options.body ?? null }, options.signal);
+    if (answer.status >= 400) throw ApiError.of(answer.status, answer.body);
+    return answer.body;
+  }
+
+  async bytes(path: string, query: Query, from: number, to: number, signal?: AbortSignal): Promise<Content> {
+    const { answer, buffers } = await this.ask({ method: 'GET', path, query, body: null, range: [from, to] }, signal);
+    if (answer.status >= 400) throw ApiError.of(answer.status, answer.body);
+    const part = buffers[0];
+    const bytes = part ? new Uint8Array(part.buffer, part.byteOffset, part.byteLength) : new Uint8Array();
+    return { bytes, total: (answer.body as { total: number }).total };
+  }
+
+  listen(onChange: (change: Change | 'reset') => void): () => void {
+    const take = (message: { kitaru?: string; changes?: Change[] }): void => {
+      if (message.kitaru === 'changes') message.changes?.forEach(onChange);
+    };
+    this.model.on('msg:custom', take as (...args: never[]) => void);
+    this.model.send({ kitaru: 'listen' });
+    return () => this.model.off('msg:custom', take as (...args: never[]) => void);
+  }
+
+  href(): null {
+    return null;
+  }
+
+  private readonly take = (message: Answer, buffers?: readonly DataView[]): void => {
+    if (message.kitaru !== 'answer') return;
+    this.open.get(message.id)?.(message, buffers ?? []);
+  };
+
+  private ask(request: Record<string, unknown>, signal?: AbortSignal): Promise<{ answer: Answer; buffers: readonly DataView[] }> {
+    const id = (this.ids += 1);
+    return new Promise((resolve, reject) => {
+      const done = (): void => {
+        this.open.delete(id);
+        clearTimeout(timer);
+      };
+      const timer = setTimeout(() => {
+        done();
+        reject(new ApiError(0, 'Unreachable', 'The kernel doesn’t answer; it may be busy or gone.', 'kitaru executions list'));
+      }, KERNEL_MS);
+      signal?.addEventListener('abort', () => {
+        done();
+        reject(new DOMException('stopped', 'AbortError'));
+      });
+      this.open.set(id, (answer, buffers) => {
+        done();
+        resolve({ answer, buffers });
+      });
+      this.model.send({ kitaru: 'request', id, ...request });
+    });
+  }
+}
+
+/** Address of the API on the Jupyter server that this page comes from, or null. */
+function serverBase(): string | null {
+  const element = document.getElementById('jupyter-config-data');
+  if (!element?.textContent) return null;
+  try {
+    const { baseUrl } = JSON.parse(element.textContent) as { baseUrl?: unknown };
+    return typeof baseUrl === 'string' ? `${baseUrl.replace(/\/$/, '')}/kitaru/api/` : null;
+  } catch {
+    return null;
+  }
+}
+
+function withXsrf(url: string, init: RequestInit): Promise<Response> {
+  const token = /(?:^|;\s*)_xsrf=([^;]*)/.exec(document.cookie)?.[1];
+  return fetch(url, token ? { ...init, headers: { ...init.headers, 'X-XSRFToken': decodeURIComponent(token) } } : init);
+}
+
+/** The server where it can be reached, so that an answer counts without the kernel; else the kernel. */
+async function transportFor(model: Model): Promise<{ transport: Transport; dispose(): void }> {
+  const base = serverBase();
+  if (base !== null) {
+    const transport = new HttpTransport({ base, fetch: withXsrf });
+    try {
+      const mine = (await transport.json('GET', 'info', { signal: AbortSignal.timeout(PROBE_MS) })) as { home?: unknown };
+      const home = model.get('home');
+      // Another home on the server: its executions aren't this notebook's.
+      if (!home || !mine.home || mine.home === home) return { transport, dispose: () => undefined };
+    } catch (error) {
+      console.info('kitaru: no API on this Jupyter server; the panel asks the kernel.', error);
+    }
+  }
+  const kernel = new KernelTransport(model);
+  return { transport: kernel, dispose: () => kernel.dispose() };
+}
+
+function PanelApp(props: { model: Model; host: Host }): JSX.Element {
+  const { model } = props;
+  const [execId, setExecId] = React.useState(() => String(model.get('execution') ?? ''));
+  const [other, setOther] = React.useState<{ execId: string; node?: string } | null>(null);
+  React.useEffect(() => {
+    const changed = (): void => setExecId(String(model.get('execution') ?? ''));
+    model.on('change:execution', changed);
+    return () => model.off('change:execution', changed);
+  }, [model]);
+  const host = React.useMemo<Host>(() => ({ ...props.host, open: (id, node) => setOther({ execId: id, node }) }), [props.host]);
+  const shown = other?.execId ?? execId;
+  return (
+    <HostContext.Provider value={host}>
+      {other && other.execId !== execId ? (
+        <button type="button" className="kt-link" onClick={() => setOther(null)}>
+          ‹ This notebook
+        </button>
+      ) : null}
+      {shown ? <ExecutionView key={shown} execId={shown} node={other?.node} /> : <Inbox />}
+    </HostContext.Provider>
+  );
+}
+
+async function render({ model, el }: { model: Model; el: HTMLElement }): Promise<() => void> {
+  const { transport, dispose } = await transportFor(model);
+  const host: Host = { api: new Api(transport), live: new Live(transport), open: () => undefined };
+  const place = document.createElement('div');
+  place.className = 'kt-app kt-panel';
+  el.append(place);
+  const root = createRoot(place);
+  root.render(<PanelApp model={model} host={host} />);
+  return () => {
+    root.unmount();
+    place.remove();
+    dispose();
+  };
+}
+
+export default { render };

@@ -1,0 +1,9 @@
+"""Anthropic's client does what every adapter must."""
+
+from __future__ import annotations
+
+from kitaru_nb.testing.adapter import AdapterContract
+
+
+class TestAnthropic(AdapterContract):
+    program = "adapters.anthropic.program"

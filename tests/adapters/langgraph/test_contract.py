@@ -1,0 +1,9 @@
+"""LangGraph, with durable chat models and tools, passes the contract of adapters."""
+
+from __future__ import annotations
+
+from kitaru_nb.testing.adapter import AdapterContract
+
+
+class TestLangGraph(AdapterContract):
+    program = "adapters.langgraph.program"

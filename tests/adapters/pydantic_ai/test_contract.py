@@ -1,0 +1,9 @@
+"""Pydantic AI passes the contract of adapters."""
+
+from __future__ import annotations
+
+from kitaru_nb.testing.adapter import AdapterContract
+
+
+class TestPydanticAI(AdapterContract):
+    program = "adapters.pydantic_ai.program"

@@ -1,0 +1,406 @@
+"""The dashboard in a real browser, before a server that answers from memory."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import samples
+from playwright.sync_api import Page, expect
+from stub import Refused, World
+
+Opener = Callable[..., Page]
+Picture = Callable[[Page, str], None]
+
+
+# the list
+
+
+def test_the_list_is_filtered_searched_and_paged_by_the_server(open_page: Opener, picture: Picture) -> None:
+    page = open_page("executions")
+    rows = page.locator(".kt-executions-table tbody tr")
+    expect(rows).to_have_count(50)
+    picture(page, "executions")
+    page.get_by_role("button", name="Older").click()
+    expect(rows.first).to_contain_text("kr-3m9w00000050")
+    page.get_by_role("button", name="Older").click()
+    expect(rows).to_have_count(20)
+    page.get_by_role("button", name="Newer").click()
+    expect(rows.first).to_contain_text("kr-3m9w00000050")
+    page.get_by_label("Search by flow or id").fill("INVOICE")
+    expect(rows).to_have_count(30)
+    page.get_by_label("Status", exact=True).select_option("failed")
+    expect(rows.first).to_contain_text("failed")
+    expect(rows.filter(has_text="completed")).to_have_count(0)
+    page.get_by_label("Search by flow or id").fill("nothing like it")
+    expect(page.get_by_text("No execution fits.")).to_be_visible()
+
+
+def test_the_list_follows_what_happens(open_page: Opener, world: World) -> None:
+    page = open_page("executions")
+    expect(page.locator(".kt-executions-table tbody tr").nth(1)).to_contain_text("cancelled")
+    new = samples.execution("kr-new", flow_name="fresh-one", status=samples.ExecutionStatus.RUNNING, waits=())
+    world.executions.insert(0, new)
+    world.tell("kr-new", "execution.created")
+    expect(page.locator(".kt-executions-table tbody tr").first).to_contain_text("fresh-one")
+
+
+def test_an_execution_opens_by_click_and_by_its_address(open_page: Opener) -> None:
+    page = open_page("executions")
+    page.locator(".kt-executions-table tbody tr").first.click()
+    expect(page.get_by_role("heading", name="battery-brief")).to_be_visible()
+    assert page.url.endswith(f"#/executions/{samples.EXEC}")
+    page.go_back()
+    expect(page.get_by_role("heading", name="Executions")).to_be_visible()
+
+
+def test_an_execution_that_is_not_there_says_so(open_page: Opener) -> None:
+    page = open_page("executions/kr-none")
+    expect(page.get_by_role("alert")).to_contain_text("There is no execution 'kr-none'.")
+    expect(page.get_by_role("alert")).to_contain_text("kitaru executions list")
+
+
+# the graph
+
+
+def test_a_click_on_a_node_shows_its_checkpoint(open_page: Opener, picture: Picture) -> None:
+    page = open_page(f"executions/{samples.EXEC}")
+    tree = page.get_by_role("tree", name="Lineage")
+    tree.get_by_role("treeitem", name=re.compile("^load, ")).click()
+    detail = page.get_by_role("region", name="Checkpoint load")
+    expect(detail.get_by_role("cell", name="falling")).to_be_visible()
+    picture(page, "execution")
+    detail.get_by_role("tab", name="Attempts").click()
+    expect(detail).to_contain_text("ConnectionResetError")
+    detail.get_by_role("tab", name="Logs").click()
+    expect(detail).to_contain_text("connection reset, trying again")
+    detail.get_by_role("tab", name="Inputs").click()
+    expect(detail).to_contain_text("'battery cells'")
+    detail.get_by_role("button", name="← input topic").click()
+    expect(page.get_by_role("region", name="Input topic")).to_be_visible()
+
+
+def test_an_agents_calls_are_listed_with_tokens_and_cost(open_page: Opener) -> None:
+    page = open_page(f"executions/{samples.EXEC}?node=agent")
+    page.get_by_role("tab", name="Calls inside").click()
+    first = page.locator(".kt-calls tbody tr").first
+    for text in ("analyst.model#1", "gpt-5-mini", "2.4 s", "2.1k", "$0.0031", "→ search(query="):
+        expect(first).to_contain_text(text)
+
+
+def test_the_tree_works_by_keyboard_alone(open_page: Opener) -> None:
+    page = open_page(f"executions/{samples.EXEC}")
+    tree = page.get_by_role("tree", name="Lineage")
+    tree.focus()
+    active = page.locator(".kt-active")
+    expect(active).to_have_attribute("aria-label", re.compile("^topic"))
+    for _ in range(4):
+        page.keyboard.press("ArrowDown")
+    expect(active).to_have_attribute("aria-label", re.compile("^analyst, agent, completed, 14.6 s"))
+    expect(active).to_have_attribute("aria-expanded", "true")
+    page.keyboard.press("ArrowLeft")
+    expect(active).to_have_attribute("aria-expanded", "false")
+    expect(tree.get_by_role("treeitem", name=re.compile("^search"))).to_have_count(0)
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    expect(active).to_have_attribute("aria-label", re.compile("^analyst.model#1"))
+    page.keyboard.press("End")
+    expect(active).to_have_attribute("aria-label", re.compile("^approve, wait, waiting for an answer"))
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("region", name="Question approve")).to_be_visible()
+    assert tree.get_attribute("aria-activedescendant") == active.get_attribute("id")
+
+
+def test_the_list_of_lanes_shows_the_same_nodes(open_page: Opener, picture: Picture) -> None:
+    page = open_page(f"executions/{samples.EXEC}")
+    drawn = page.locator(".kt-node").count()
+    page.get_by_role("button", name="List").click()
+    expect(page.locator(".kt-row")).to_have_count(drawn)
+    picture(page, "lanes")
+
+
+def test_two_thousand_nodes_are_there_at_once_and_only_those_in_sight_are_drawn(
+    open_page: Opener, world: World
+) -> None:
+    world.graph = samples.big_graph(2000)
+    page = open_page(f"executions/{samples.EXEC}")
+    expect(page.locator(".kt-row").first).to_be_visible()
+    assert page.locator(".kt-row").count() < 80
+    took = page.evaluate(
+        """async () => {
+            const area = document.querySelector('.kt-lanes');
+            const painted = () => new Promise(done => requestAnimationFrame(() => setTimeout(done)));
+            area.focus();
+            const start = performance.now();
+            area.dispatchEvent(new KeyboardEvent('keydown', {key: 'End', bubbles: true}));
+            await painted();
+            area.scrollTop = area.scrollHeight;
+            await painted();
+            await painted();
+            return performance.now() - start;
+        }"""
+    )
+    expect(page.locator(".kt-row").last).to_contain_text("step 1999")
+    assert took < 2000
+
+
+def test_news_redraw_the_graph(open_page: Opener, world: World) -> None:
+    page = open_page(f"executions/{samples.EXEC}")
+    item = page.get_by_role("treeitem", name=re.compile("^publish"))
+    expect(item).to_have_attribute("aria-label", re.compile("running"))
+    world.calls = [replace(c, status="completed") if c.call_id == "publish" else c for c in world.calls]
+    world.tell(samples.EXEC, "checkpoint.completed")
+    expect(item).to_have_attribute("aria-label", re.compile("completed"))
+
+
+# waits
+
+
+def test_an_approval_is_one_click_and_the_page_follows(open_page: Opener, world: World) -> None:
+    page = open_page(f"executions/{samples.EXEC}")
+    question = page.get_by_role("region", name="Question: approve")
+    question.get_by_role("button", name="Approve").click()
+    expect(question).to_contain_text("Answered: true. The execution goes on.")
+    expect(question.get_by_role("status")).to_be_focused()
+    assert world.posted == [(f"executions/{samples.EXEC}/waits/w-approve/resolve", {"value": True})]
+    expect(page.get_by_role("link", name="Inbox")).to_have_text("Inbox")
+
+
+def test_a_form_checks_each_entry_before_it_sends(open_page: Opener, world: World, picture: Picture) -> None:
+    decide = samples.wait("decide", samples.decision_schema())
+    world.change(samples.EXEC, waits=(decide,))
+    page = open_page("inbox")
+    form = page.get_by_role("region", name="Question: decide")
+    form.get_by_role("button", name="Send").click()
+    expect(form.get_by_text("Choose yes or no.")).to_be_visible()
+    expect(form.get_by_label("Priority")).to_have_attribute("aria-invalid", "true")
+    assert world.posted == []
+    form.get_by_label("Yes").check()
+    form.get_by_label("Channel").select_option("blog")
+    form.get_by_label("Priority").fill("9")
+    expect(form.get_by_text("At most 5.")).to_be_visible()
+    form.get_by_label("Priority").fill("2")
+    form.get_by_label("Budget").fill("12.5")
+    form.get_by_role("button", name="+ Recipients").click()
+    form.get_by_role("button", name="+ Add an entry").click()
+    form.get_by_label("Entry 1", exact=True).fill("ana@example.org")
+    form.get_by_role("button", name="+ Address").click()
+    form.get_by_label("Street").fill("Ring 1")
+    picture(page, "form")
+    form.get_by_role("button", name="Send").click()
+    expect(page.get_by_text("The execution goes on.")).to_be_visible()
+    answer = world.posted[0][1]["value"]
+    assert answer == {
+        "approved": True,
+        "channel": "blog",
+        "priority": 2,
+        "budget": 12.5,
+        "comment": "",
+        "recipients": ["ana@example.org"],
+        "address": {"street": "Ring 1", "city": "Vienna"},
+    }
+    samples.Decision.model_validate(answer)
+
+
+def test_what_the_server_refuses_is_shown_and_the_form_stays(open_page: Opener, world: World) -> None:
+    world.refuse = Refused(422, "true is no answer for wait 'approve': it must be a text.")
+    page = open_page(f"executions/{samples.EXEC}")
+    page.get_by_role("button", name="Approve").click()
+    expect(page.get_by_role("alert")).to_contain_text("it must be a text")
+    world.refuse = None
+    page.get_by_role("button", name="Reject").click()
+    expect(page.get_by_text("Answered: false")).to_be_visible()
+    assert world.posted[-1][1] == {"value": False}
+
+
+def test_closing_a_question_without_an_answer_asks_once_more(open_page: Opener, world: World) -> None:
+    page = open_page(f"executions/{samples.EXEC}")
+    page.get_by_role("button", name="Close without an answer…").click()
+    assert world.posted == []
+    page.get_by_role("button", name="Close it").click()
+    expect(page.get_by_text("Closed without an answer")).to_be_visible()
+    assert world.posted == [(f"executions/{samples.EXEC}/waits/w-approve/abort", {})]
+
+
+def test_a_whole_number_beyond_what_javascript_counts_arrives_exactly(open_page: Opener, world: World) -> None:
+    world.change(samples.EXEC, waits=(samples.wait("count", {"type": "integer"}),))
+    page = open_page("inbox")
+    page.get_by_label("Answer").fill("123456789012345678901")
+    page.get_by_role("button", name="Send").click()
+    expect(page.get_by_text("The execution goes on.")).to_be_visible()
+    assert world.posted[0][1] == {"value": 123456789012345678901}
+
+
+def test_the_inbox_has_all_questions_and_the_badge_counts_them(
+    open_page: Opener, world: World, picture: Picture
+) -> None:
+    many = tuple(
+        samples.wait(
+            f"ask-{i}", wait_id=f"w{i}", question=f"May I do {i}?", created_at=samples.NOW - timedelta(hours=i)
+        )
+        for i in range(30)
+    )
+    world.change(samples.EXEC, waits=many)
+    page = open_page("inbox")
+    expect(page.get_by_role("link", name="Inbox 30")).to_be_visible()
+    expect(page.locator(".kt-inbox-row")).to_have_count(30)
+    picture(page, "inbox")
+    page.locator(".kt-inbox-row").filter(has_text="ask-7").click()
+    page.get_by_role("region", name="Question: ask-7").get_by_role("button", name="Reject").click()
+    expect(page.get_by_text("The execution goes on.")).to_be_visible()
+    expect(page.locator(".kt-inbox-row")).to_have_count(29)
+
+
+# actions
+
+
+def test_a_replay_shows_its_plan_before_it_starts(open_page: Opener, world: World) -> None:
+    page = open_page(f"executions/{samples.EXEC}?node=brief")
+    page.get_by_role("button", name="Replay from here…").click()
+    plan = page.get_by_role("region", name="Replay", exact=True)
+    expect(plan).to_contain_text("runs again brief")
+    expect(plan).to_contain_text("reused load, chart")
+    expect(plan).to_contain_text("saves 4.0 s, 2,052 tokens, $0.0031")
+    plan.get_by_role("button", name="Start").click()
+    expect(plan).to_have_count(0)
+    assert [path.rpartition("/")[2] for path, _ in world.posted] == ["plan", "replay"]
+    assert world.posted[1][1] == {"from": ["brief"], "scope": "downstream"}
+
+
+def test_cancelling_asks_once_more(open_page: Opener, world: World) -> None:
+    page = open_page(f"executions/{samples.EXEC}")
+    page.get_by_role("button", name="Cancel…").click()
+    page.get_by_role("button", name="Keep it", exact=True).click()
+    assert world.posted == []
+    page.get_by_role("button", name="Cancel…").click()
+    page.get_by_role("button", name="Cancel it for good").click()
+    expect(page.get_by_role("button", name="Cancel…")).to_be_visible()
+    assert world.posted == [(f"executions/{samples.EXEC}/cancel", {})]
+
+
+def test_two_executions_are_compared(open_page: Opener, picture: Picture) -> None:
+    page = open_page(f"executions/{samples.EXEC}")
+    page.get_by_role("tab", name="Compare").click()
+    page.get_by_label("Compare with").select_option("kr-3m9w00000004")
+    expect(page.get_by_text("1 of 3 checkpoints differ.")).to_be_visible()
+    page.get_by_role("button", name=re.compile("analyst.*output differs: ran again")).click()
+    expect(page.locator(".kt-diff-left").first).to_contain_text("Risk is low.")
+    expect(page.locator(".kt-diff-right").first).to_contain_text("Risk is high.")
+    picture(page, "compare")
+
+
+# artifacts
+
+
+def artifact(world: World, content: bytes, **fields: Any) -> None:
+    """Give the checkpoint ``load`` one artifact with ``content``."""
+    made = samples.artifact("load", "output", "…", **fields)
+    world.contents[made.artifact_id] = content
+    world.calls = [replace(c, artifacts=(made,)) if c.call_id == "load" else c for c in world.calls]
+
+
+def test_json_is_a_tree_and_its_numbers_stay_exact(open_page: Opener, world: World, picture: Picture) -> None:
+    content = json.dumps({"name": "x", "list": list(range(300)), "deep": {"a": {"b": None}}}).encode()
+    artifact(world, content, size=len(content))
+    page = open_page(f"executions/{samples.EXEC}?node=load")
+    page.get_by_role("button", name="Load all").click()
+    page.get_by_role("button", name=re.compile(r"^list.*300")).click()
+    expect(page.get_by_role("button", name="200 more")).to_be_visible()
+    picture(page, "json")
+    artifact(world, b'{"big": 12345678901234567890}', size=29)
+    page.reload()
+    page.get_by_role("button", name="Load all").click()
+    expect(page.locator(".kt-artifact")).to_contain_text("12345678901234567890")
+
+
+def test_ten_megabytes_of_text_and_deep_json_do_not_freeze_the_page(open_page: Opener, world: World) -> None:
+    artifact(world, b"word " * 2_000_000, size=10_000_000, media_type="text/plain; charset=utf-8")
+    page = open_page(f"executions/{samples.EXEC}?node=load")
+    page.get_by_role("button", name="Load all").click()
+    expect(page.get_by_role("button", name=re.compile(r"Load more \(9\.7 MB left\)"))).to_be_visible()
+    assert len(page.locator(".kt-artifact pre").inner_text()) < 30_000
+    deep = b"[" * 100_000 + b"]" * 100_000
+    artifact(world, deep, size=len(deep))
+    page.reload()
+    page.get_by_role("button", name="Load all").click()
+    expect(page.locator(".kt-artifact")).to_contain_text("[")
+    page.get_by_role("tab", name="Inputs").click()
+    expect(page.get_by_role("tab", name="Inputs")).to_have_attribute("aria-selected", "true")
+
+
+def test_a_picture_is_shown_from_its_preview_and_in_full(open_page: Opener, world: World) -> None:
+    figure = next(a for a in world.artifacts() if a.name == "figure")
+    world.contents[figure.artifact_id] = samples.picture()
+    page = open_page(f"executions/{samples.EXEC}?node=chart")
+    image = page.locator(".kt-image")
+    expect(image).to_have_js_property("naturalWidth", 400)
+    page.get_by_role("button", name="Load all").click()
+    expect(page.get_by_role("button", name="Load all")).to_have_count(0)
+    expect(image).to_have_js_property("naturalWidth", 400)
+
+
+def test_two_artifacts_are_compared(open_page: Opener, world: World) -> None:
+    first, second = [a for a in world.artifacts() if a.producing_call in ("t1", "t2")]
+    world.contents |= {first.artifact_id: b'{"a": 1, "b": 2}', second.artifact_id: b'{"a": 1, "b": 3}'}
+    page = open_page(f"executions/{samples.EXEC}")
+    page.get_by_role("tab", name="Artifacts").click()
+    for row in (page.locator("li", has_text="what search made"), page.locator("li", has_text="what read_page made")):
+        row.get_by_role("checkbox").check()
+    expect(page.locator(".kt-diff-left")).to_contain_text('"b": 2')
+    expect(page.locator(".kt-diff-right")).to_contain_text('"b": 3')
+
+
+# hostile input, lost connections
+
+
+def test_what_users_and_models_wrote_is_text_everywhere(open_page: Opener, world: World, picture: Picture) -> None:
+    hostile = samples.HOSTILE
+    bad = samples.call(
+        "bad",
+        name=hostile,
+        inputs=(samples.CallInput(hostile, None, hostile, ("input:topic",)),),
+        artifacts=(samples.artifact("bad", hostile, hostile, python_type=hostile),),
+        failure=samples.FailureInfo(hostile, hostile, hostile),
+        status="failed",
+        metadata={"model": hostile, "preview": hostile, hostile: hostile},
+    )
+    schema = {"type": "object", "title": hostile, "properties": {hostile: {"type": "string", "description": hostile}}}
+    ask = samples.wait(hostile, schema, wait_id="w1", question=hostile)
+    world.calls = [bad]
+    world.change(samples.EXEC, flow_name=hostile, waits=(ask,), inputs={hostile: hostile}, metadata={hostile: hostile})
+    world.logs = [samples.LogEntry(hostile, "INFO", samples.NOW, "stdout", hostile, "bad")]
+    for place in ("executions", "inbox", f"executions/{samples.EXEC}", f"executions/{samples.EXEC}?node=bad"):
+        page = open_page(place)
+        expect(page.get_by_text("onerror=").first).to_be_visible()
+        expect(page.locator(".kt-control", has_text="\\u202e").first).to_be_visible()
+        assert page.evaluate("window.hacked") is None
+        assert page.locator("main img, main script, main b").count() == 0
+        assert page.evaluate("!/[\\u202e\\u0000\\u001b]/.test(document.body.innerText)")
+        for tab in page.get_by_role("tab").all():
+            tab.click()
+        assert page.evaluate("window.hacked") is None
+        picture(page, f"hostile-{place[:5]}")
+
+
+def test_a_lost_connection_is_told_and_made_good(open_page: Opener, world: World) -> None:
+    page = open_page("executions")
+    expect(page.locator(".kt-executions-table")).to_be_visible()
+    world.down = True
+    expect(page.get_by_text("Connection lost, trying again…")).to_be_visible(timeout=20_000)
+    world.executions.insert(0, samples.execution("kr-late", flow_name="while-away", waits=()))
+    world.down = False
+    expect(page.get_by_text("Connection lost, trying again…")).to_have_count(0, timeout=20_000)
+    expect(page.get_by_text("while-away")).to_be_visible()
+
+
+def test_what_is_not_there_yet_is_said_in_words(open_page: Opener, world: World) -> None:
+    world.executions = []
+    page = open_page("executions")
+    expect(page.get_by_text("No executions yet.")).to_be_visible()
+    expect(open_page("inbox").get_by_text("Nobody is waiting for you.")).to_be_visible()
+    expect(open_page("deployments").get_by_text("No deployments yet.")).to_be_visible()
+    expect(open_page("stacks").get_by_text("No stacks besides local yet.")).to_be_visible()

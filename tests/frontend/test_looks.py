@@ -1,0 +1,122 @@
+"""Every view, light and dark: no fault that axe-core finds, and a picture for people to look at."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import samples
+from playwright.sync_api import Page, expect
+from stub import World
+
+Opener = Callable[..., Page]
+Picture = Callable[[Page, str], None]
+AXE = Path(__file__).parents[2] / "labextension" / "node_modules" / "axe-core" / "axe.min.js"
+
+VIEWS = {
+    "executions": ("executions", "120 in all"),
+    "execution": (f"executions/{samples.EXEC}", "analyst.model#1"),
+    "checkpoint": (f"executions/{samples.EXEC}?node=load", "falling"),
+    "agent": (f"executions/{samples.EXEC}?node=agent", "Cell prices fall"),
+    "chart": (f"executions/{samples.EXEC}?node=chart", "figure"),
+    "question": (f"executions/{samples.EXEC}?node=wait:w-decide", "What shall happen"),
+    "inbox": ("inbox", "Where to?"),
+    "deployments": ("deployments", "battery-brief"),
+    "stacks": ("stacks", "kubernetes"),
+    "missing": ("executions/kr-none", "There is no execution"),
+}
+
+
+def faults(page: Page) -> list[str]:
+    """What axe-core finds in a page, each with the places."""
+    page.evaluate(f"{AXE.read_text()};0")  # evaluated, as a script of the page it would be blocked
+    found = page.evaluate("axe.run({resultTypes: ['violations']}).then(r => r.violations)")
+    return [
+        f"{v['id']}: {[n['html'][:200] + str(n.get('failureSummary'))[:200] for n in v['nodes'][:4]]}" for v in found
+    ]
+
+
+@pytest.fixture
+def rich(world: World) -> World:
+    """A world in which every view has something to show."""
+    decide = samples.wait("decide", samples.decision_schema(), question="What shall happen with the brief?")
+    channel = samples.wait("channel", {"enum": ["mail", "blog", "nowhere"]}, question="Where to?")
+    world.change(samples.EXEC, waits=(samples.wait(), decide, channel))
+    tags = {"default": 3, "prod": 2}
+    deployment = {"name": "battery-brief", "default": 3, "versions": 3, "tags": tags, "by": "ana"}
+    world.deployments = [deployment | {"updated_at": samples.NOW.isoformat()}]
+    stack = {
+        "name": "team",
+        "runner": "kubernetes",
+        "artifacts": "s3://bucket",
+        "journal": "postgresql",
+        "executor": None,
+    }
+    world.stacks = [stack | {"active": True}]
+    return world
+
+
+SCHEMES = ("light", "dark")
+
+
+def looked_at(page: Page, picture: Picture, name: str) -> list[str]:
+    """Faults of a page in both schemes, each with a picture."""
+    found = []
+    for scheme in SCHEMES:
+        page.emulate_media(color_scheme=scheme)
+        picture(page, f"{name}-{scheme}")
+        found += [f"{scheme}: {fault}" for fault in faults(page)]
+    return found
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_view_is_usable_by_everybody_light_and_dark(
+    open_page: Opener, rich: World, picture: Picture, view: str
+) -> None:
+    place, text = VIEWS[view]
+    page = open_page(place)
+    expect(page.get_by_text(text).first).to_be_visible()
+    assert looked_at(page, picture, view) == []
+
+
+def test_a_form_with_problems_is_usable_by_everybody(open_page: Opener, rich: World, picture: Picture) -> None:
+    page = open_page("inbox")
+    page.locator(".kt-inbox-row").filter(has_text="decide").click()
+    page.get_by_role("button", name="Send").click()
+    expect(page.get_by_text("Choose yes or no.")).to_be_visible()
+    assert looked_at(page, picture, "form") == []
+
+
+def test_the_tabs_of_an_execution_are_usable_by_everybody(open_page: Opener, rich: World, picture: Picture) -> None:
+    page = open_page(f"executions/{samples.EXEC}")
+    page.get_by_role("button", name="List", exact=True).click()
+    found = []
+    for tab in ("Logs", "Artifacts", "Compare"):
+        page.get_by_role("tab", name=tab).click()
+        if tab == "Compare":
+            page.get_by_label("Compare with").select_option("kr-3m9w00000004")
+            page.get_by_role("button", name=re.compile("^analyst.*ran again")).click()
+            expect(page.locator(".kt-diff-left").first).to_be_visible()
+        found += looked_at(page, picture, tab.lower())
+    assert found == []
+
+
+def test_the_tabs_of_a_checkpoint_are_usable_by_everybody(open_page: Opener, rich: World, picture: Picture) -> None:
+    page = open_page(f"executions/{samples.EXEC}?node=load")
+    found = []
+    for tab in ("Calls inside", "Inputs", "Attempts", "Details"):
+        page.get_by_role("tab", name=tab).click()
+        found += looked_at(page, picture, tab.lower().replace(" ", "-"))
+    assert found == []
+
+
+def test_a_telephone_shows_the_same(open_page: Opener, rich: World, picture: Picture) -> None:
+    page = open_page(f"executions/{samples.EXEC}", width=390, height=844)
+    expect(page.get_by_role("button", name="Approve")).to_be_visible()
+    picture(page, "telephone")
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), json.dumps(
+        page.evaluate("[...document.querySelectorAll('*')].filter(e => e.scrollWidth > 400).map(e => e.className)")
+    )

@@ -1,0 +1,67 @@
+"""The panel's module as a front end loads it: it asks the kernel where no server can be reached."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import samples
+from playwright.sync_api import Browser, Page, expect
+from stub import World, serving
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture
+def panel(browser: Browser, world: World) -> Iterator[Page]:
+    """A page with the panel of an execution, talking to a kernel."""
+    faults: list[str] = []
+    with serving(world, HERE) as address:
+        page = browser.new_page(viewport={"width": 1000, "height": 900})
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.goto(f"{address}/widget.html?execution={samples.EXEC}")
+        yield page
+        page.close()
+    assert faults == []
+
+
+def test_the_panel_shows_the_execution_and_takes_an_answer_through_the_kernel(panel: Page, world: World) -> None:
+    expect(panel.get_by_role("treeitem", name=re.compile("^load, "))).to_be_visible()
+    panel.get_by_role("button", name="Approve").click()
+    expect(panel.get_by_text("The execution goes on.")).to_be_visible()
+    assert world.posted == [(f"executions/{samples.EXEC}/waits/w-approve/resolve", {"value": True})]
+    assert {m["kitaru"] for m in panel.evaluate("model.sent")} == {"request", "listen"}
+
+
+def test_the_panel_follows_what_the_kernel_tells(panel: Page, world: World) -> None:
+    expect(panel.get_by_text("running").first).to_be_visible()
+    world.change(samples.EXEC, status=samples.ExecutionStatus.COMPLETED, waits=())
+    change = {"seq": 1, "exec_id": samples.EXEC, "kind": "execution.completed", "key": "", "at": 0}
+    panel.evaluate("changes => model.tell('msg:custom', {kitaru: 'changes', changes})", [change])
+    expect(panel.locator(".kt-head-status")).to_have_text("completed")
+
+
+def test_the_panel_loads_bytes_through_the_kernel(panel: Page, world: World) -> None:
+    search = next(a for a in world.artifacts() if a.producing_call == "t1")
+    world.contents[search.artifact_id] = b'{"found": [1, 2]}'
+    larger = replace(search, size=17, preview={"text": "{…"})
+    world.calls = [replace(c, artifacts=(larger,)) if c.call_id == "t1" else c for c in world.calls]
+    panel.get_by_role("treeitem", name=re.compile("^search")).click()
+    panel.get_by_role("button", name="Load all").click()
+    expect(panel.get_by_role("button", name=re.compile("^found.*2"))).to_be_visible()
+
+
+def test_the_panel_changes_to_the_execution_that_the_notebook_is_on(panel: Page, world: World) -> None:
+    expect(panel.get_by_role("heading", name="battery-brief")).to_be_visible()
+    panel.evaluate("model.set('execution', 'kr-3m9w00000001')")
+    expect(panel.get_by_role("heading", name="invoice-check")).to_be_visible()
+
+
+def test_a_panel_that_is_closed_leaves_nothing(panel: Page) -> None:
+    expect(panel.get_by_role("heading", name="battery-brief")).to_be_visible()
+    panel.evaluate("leave()")
+    assert panel.evaluate("document.getElementById('place').childElementCount") == 0
+    assert panel.evaluate("[...model.listeners.values()].every(l => l.length === 0)")

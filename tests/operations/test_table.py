@@ -1,0 +1,167 @@
+"""The table is complete: every row is a route in both hosts, a tool, a method of the client, and a line of the docs."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+from collections import Counter
+from operator import attrgetter
+from pathlib import Path
+
+import pytest
+import typer
+
+from kitaru_nb.client import Artifacts, Executions
+from kitaru_nb.errors import KitaruError, KitaruUsageError
+from kitaru_nb.surfaces.cli import app
+from kitaru_nb.surfaces.http import openapi
+from kitaru_nb.surfaces.http.api import match
+from kitaru_nb.surfaces.jupyter import ApiHandler
+from kitaru_nb.surfaces.mcp import tool
+from kitaru_nb.surfaces.operations import limits
+from kitaru_nb.surfaces.operations.base import Caller, Operation, Role, parse_role
+from kitaru_nb.surfaces.operations.table import OPERATIONS, by_tool
+
+ROOT = Path(__file__).parents[2]
+EACH = pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
+#: What only a server knows, or starts.
+SERVERS_OWN = {"info", "doctor", "executions.stats", "executions.run"}
+#: Arguments of operations under the names that the client has for them.
+AS_IN_CLIENT = {"exec_id": "exec_id", "wait_id": "wait", "value": "value", "from_": "from_", "call": "producing_call"}
+
+
+def client_method(operation: Operation) -> object:
+    """The method of the client that a program calls for an operation."""
+    assert operation.client is not None
+    group, _, name = operation.client.partition(".")
+    return attrgetter(name)({"executions": Executions, "artifacts": Artifacts}[group])
+
+
+def test_names_routes_and_tools_are_each_there_once() -> None:
+    for what in ("name", "tool_name"):
+        assert max(Counter(getattr(operation, what) for operation in OPERATIONS).values()) == 1
+    assert max(Counter((operation.method, operation.path) for operation in OPERATIONS).values()) == 1
+
+
+@EACH
+def test_each_has_a_route_in_both_hosts(operation: Operation) -> None:
+    path = re.sub(r"{(\w+)}", r"some%2F\1", operation.path)
+    found, parameters = match(operation.method, path)
+    assert found is operation
+    assert parameters == {name: f"some/{name}" for name in operation.path_parameters}
+    assert hasattr(ApiHandler, operation.method.lower())
+
+
+@EACH
+def test_each_is_a_tool_with_safe_annotations(operation: Operation) -> None:
+    found = tool(operation)
+    assert by_tool(found.name) is operation
+    assert found.input_schema["type"] == "object"
+    assert set(operation.path_parameters) <= set(found.input_schema["properties"])
+    assert found.annotations is not None
+    assert found.annotations.read_only_hint is (operation.role is Role.VIEW)
+    assert not (found.annotations.read_only_hint and found.annotations.destructive_hint)
+
+
+def test_what_ends_something_for_good_says_so() -> None:
+    assert {o.name for o in OPERATIONS if o.destructive} == {"executions.cancel", "waits.abort"}
+    assert {o.name for o in OPERATIONS if o.limited} == {"waits.resolve", "waits.abort"}
+
+
+@EACH
+def test_each_has_a_method_of_the_client(operation: Operation) -> None:
+    if operation.client is None:
+        assert operation.name in SERVERS_OWN
+        return
+    method = client_method(operation)
+    assert callable(method)
+    taken = inspect.signature(method).parameters
+    for name in ("exec_id", "wait_id", "value", "from_", "overrides", "scope", "flow", "checkpoint", "source", "name"):
+        asked_of = name in operation.arguments.model_fields and operation.client != "executions.pending_waits"
+        if asked_of and not (name == "exec_id" and "exec_id" in taken):
+            assert AS_IN_CLIENT.get(name, name) in taken, f"{operation.client} takes no {name}"
+
+
+@EACH
+def test_each_is_in_the_openapi_document(operation: Operation) -> None:
+    found = openapi.document()["paths"][f"/{operation.path}"][operation.method.lower()]
+    assert found["summary"] == operation.help
+    assert {p["name"] for p in found["parameters"] if p["in"] == "path"} == set(operation.path_parameters)
+
+
+def test_the_openapi_document_refers_only_to_what_it_has() -> None:
+    document = openapi.document()
+    there = {f"#/components/schemas/{name}" for name in document["components"]["schemas"]}
+    assert set(re.findall(r"'\$ref': '([^']+)'", str(document))) <= there
+    artifact = document["components"]["schemas"]["Artifact"]["properties"]
+    assert "data" not in artifact
+
+
+@EACH
+def test_each_is_a_line_of_the_docs(operation: Operation) -> None:
+    page = (ROOT / "docs" / "how-to" / "http-api.md").read_text(encoding="utf-8")
+    cells = (
+        operation.name,
+        f"`{operation.method} {operation.path}`",
+        f"`{operation.tool_name}`",
+        str(operation.role),
+        operation.help,
+    )
+    assert f"| {' | '.join(cells)} |" in page
+
+
+def test_the_docs_name_no_operation_that_is_gone() -> None:
+    page = (ROOT / "docs" / "how-to" / "http-api.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([\w.]+) \| `(?:GET|POST)", page, re.MULTILINE)
+    assert rows == [operation.name for operation in OPERATIONS]
+
+
+@pytest.mark.parametrize("group", ["server", "server token", "mcp", "executions webhook"])
+def test_each_command_of_this_surface_is_in_the_docs_with_its_help(group: str) -> None:
+    pages = "\n".join(p.read_text(encoding="utf-8") for p in (ROOT / "docs" / "how-to").glob("*.md"))
+    found = typer.main.get_command(app)
+    for word in group.split():
+        found = found.commands[word]  # type: ignore[attr-defined]
+    assert found.help
+    for name in getattr(found, "commands", {"": None}):
+        assert f"kitaru {group} {name}".strip() in pages
+
+
+def test_roles_are_ordered_and_parsed() -> None:
+    assert [str(role) for role in sorted(Role)] == ["view", "operate", "work", "admin"]
+    assert parse_role("work") is Role.WORK
+    with pytest.raises(KitaruUsageError, match="Roles are: view, operate, work, admin"):
+        parse_role("root")
+
+
+@EACH
+def test_a_lesser_role_is_told_which_one_it_takes(operation: Operation) -> None:
+    for role in Role:
+        caller = Caller("bo", role, "http")
+        if role >= operation.role:
+            operation.check_role(caller)
+        else:
+            with pytest.raises(KitaruError, match=f"bo has the role {role}; {operation.name} needs {operation.role}"):
+                operation.check_role(caller)
+
+
+def test_a_rate_limit_lets_a_burst_through_and_then_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    limit = limits.RateLimit(3, 2.0, clock=lambda: now[0])
+    assert [limit.take("a") for _ in range(4)] == [0, 0, 0, 2.0]
+    assert limit.take("b") == 0
+    now[0] = 1.0
+    assert limit.wait("a") == 1.0
+    now[0] = 2.0
+    assert limit.take("a") == 0
+    assert limit.take("a") == 2.0
+    monkeypatch.setattr(limits, "REMEMBERED", 2)
+    for name in ("c", "d", "e"):
+        limit.take(name)
+    assert limit.take("a") == 0  # forgotten: what a flood of names can do at most
+
+
+def test_values_of_the_table_are_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        OPERATIONS[0].name = "other"  # type: ignore[misc]

@@ -1,0 +1,141 @@
+"""Stacks that people create: their files, their settings, the commands, and flows that run on them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kitaru_nb.config import load_settings
+from kitaru_nb.core.runtime import runtime_of
+from kitaru_nb.errors import KitaruFeatureNotAvailableError, KitaruUsageError
+from kitaru_nb.stacks.definition import find_stack, parse_stack, runner_for, save_stack, settings_of, stack_names
+
+KITARU = [sys.executable, "-m", "kitaru_nb"]
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("KITARU_JOURNAL", "KITARU_STORE", "KITARU_STACK"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("KITARU_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def kitaru(*arguments: str, code: int = 0) -> str:
+    done = subprocess.run([*KITARU, *arguments], capture_output=True, text=True)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_a_stack_is_made_listed_shown_used_and_deleted(home: Path, tmp_path: Path) -> None:
+    journal, store = f"sqlite://{tmp_path}/team.db", str(tmp_path / "team")
+    kitaru("stack", "create", "team", "process", "--journal", journal, "--store", store, "--env", "GREETING=hello")
+    assert stack_names() == ["team"]
+    listed = json.loads(kitaru("stack", "list", "--json"))["items"]
+    assert [(s["name"], s["runner"], s["used"]) for s in listed] == [
+        ("local", "process", True),
+        ("process", "process", False),
+        ("team", "process", False),
+    ]
+    assert f"journal: {journal}" in kitaru("stack", "show", "team")
+    kitaru("stack", "use", "team")
+    assert load_settings().stack == "team"
+    assert runtime_of(None).journal.url == journal
+    assert runtime_of("local").journal.url == f"sqlite://{home}/journal.db"
+    kitaru("stack", "use", "local")
+    assert load_settings().stack == "local"
+    kitaru("stack", "delete", "team")
+    assert stack_names() == []
+    assert "kitaru stack create" in kitaru("stack", "show", "team", code=1)
+
+
+def test_each_part_is_checked_and_what_is_wrong_is_told(tmp_path: Path) -> None:
+    kitaru(
+        "stack", "create", "good", "process", "--journal", f"sqlite://{tmp_path}/j.db", "--store", str(tmp_path / "s")
+    )
+    checked = json.loads(kitaru("stack", "check", "good", "--json"))["items"]
+    assert [(c["what"], c["ok"]) for c in checked] == [("journal", True), ("artifact store", True), ("runner", True)]
+    kitaru("stack", "create", "bad", "process", "--store", "nonsense://x")
+    checked = json.loads(kitaru("stack", "check", "bad", "--json", code=1))["items"]
+    assert [(c["what"], c["ok"]) for c in checked] == [("journal", True), ("artifact store", False), ("runner", True)]
+    assert "nonsense://x" in checked[1]["seen"]
+
+
+def test_a_flow_runs_on_the_stack_that_it_names(tmp_path: Path) -> None:
+    journal = f"sqlite://{tmp_path}/team.db"
+    kitaru(
+        "stack", "create", "team", "process", "--journal", journal, "--store", str(tmp_path / "s"), "--env", "WHO=ann"
+    )
+    (tmp_path / "work.py").write_text(
+        "import os\n"
+        "from kitaru_nb import checkpoint, flow\n"
+        "@checkpoint\n"
+        "def who() -> str: return os.environ['WHO'] + ' in ' + str(os.getpid())\n"
+        "@flow\n"
+        "def ask() -> str: return who()\n"
+        "if __name__ == '__main__':\n"
+        "    handle = ask.run(stack='team')\n"
+        "    print(handle.wait(), os.getpid())\n"
+    )
+    done = subprocess.run([sys.executable, "work.py"], cwd=tmp_path, capture_output=True, text=True)
+    who, _, theirs, ours = done.stdout.split()
+    assert (who, done.returncode) == ("ann", 0), done.stderr
+    assert theirs != ours
+    assert json.loads(kitaru("executions", "list", "--json"))["items"] == []
+    environment = os.environ | {"KITARU_STACK": "team"}
+    found = subprocess.run([*KITARU, "executions", "list", "--json"], env=environment, capture_output=True, text=True)
+    (execution,) = json.loads(found.stdout)["items"]
+    assert (execution["stack"], execution["status"]) == ("team", "completed")
+
+
+def test_a_url_takes_its_secret_from_the_environment_and_no_file_holds_it(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fields = {"journal": "postgresql://kitaru:${PGPASSWORD}@db/kitaru", "store": "s3://bucket/x"}
+    save_stack(parse_stack("prod", fields, "test"))
+    with pytest.raises(KitaruUsageError, match=r"needs \$\{PGPASSWORD\}") as caught:
+        settings_of("prod", load_settings())
+    assert caught.value.fix == "export PGPASSWORD=..."
+    monkeypatch.setenv("PGPASSWORD", "s3cret")
+    settings = settings_of("prod", load_settings())
+    assert settings.journal == "postgresql://kitaru:s3cret@db/kitaru"
+    assert settings.inline_max_bytes == 0
+    assert "s3cret" not in (home / "stacks" / "prod.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "words"),
+    [
+        ("Prod", {}, "can't be the name"),
+        ("local", {}, "can't be the name"),
+        ("prod", {"runner": "borg"}, r"runner is 'borg'.*process, kubernetes"),
+        ("prod", {"journl": "x"}, "no 'journl'"),
+        ("prod", {"inline_max_bytes": -1}, "inline_max_bytes is -1"),
+        ("prod", {"journal": "postgresql://kitaru:secret@db/x"}, "holds a password"),
+        ("prod", ["runner"], "holds list"),
+    ],
+    ids=["capital", "built-in", "runner", "field", "value", "password", "shape"],
+)
+def test_a_definition_that_cannot_be_is_refused(name: str, fields: object, words: str) -> None:
+    with pytest.raises(KitaruUsageError, match=words):
+        parse_stack(name, fields, "test")
+
+
+def test_the_process_runner_has_no_options() -> None:
+    for fields in ({"options": {"image": "x"}}, {"secrets": {"A": "b/c"}}):
+        with pytest.raises(KitaruUsageError, match="runner 'process'"):
+            runner_for(parse_stack("here", fields, "test"))
+
+
+def test_an_unknown_stack_lists_what_there_is(home: Path) -> None:
+    save_stack(parse_stack("team", {}, "test"))
+    with pytest.raises(KitaruFeatureNotAvailableError, match="Stacks are: local, process, team"):
+        find_stack("tean")
+    (home / "stacks" / "team.yaml").write_text("runner: [")
+    with pytest.raises(KitaruUsageError, match="not valid YAML"):
+        find_stack("team")

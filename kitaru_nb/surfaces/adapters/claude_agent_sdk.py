@@ -48,8 +48,8 @@ except ImportError as error:
 
 #: Under this name the SDK's subprocess tells an in-process MCP server which tool call a request belongs to.
 _TOOL_CALL = "claudecode/toolUseId"
-#: Makes the subprocess go on with a turn that was cut off, without a prompt.
-_GO_ON = "CLAUDE_CODE_RESUME_INTERRUPTED_TURN"
+#: What an agent is told that was cut off between two calls.
+_GO_ON = "Continue from where you left off."
 #: Options that the runner sets itself.
 _OWN = ("resume", "continue_conversation", "session_id", "fork_session", "resume_session_at", "session_store")
 #: Options that make another agent: a replay runs it again when one of them has changed.
@@ -195,7 +195,7 @@ class _Segment:
         options = self._options(frame, sessions)
         over = asyncio.Event()
         ended: sdk.ResultMessage | None = None
-        messages = sdk.query(prompt=self._prompt(options, over), options=options)
+        messages = sdk.query(prompt=self._prompt(sessions, over), options=options)
         try:
             async for message in messages:
                 if isinstance(message, sdk.ResultMessage):
@@ -210,21 +210,20 @@ class _Segment:
             raise ClaudeRunError(f"{self.runner.name} ended without a result.")
         return self._result(ended, frame, sessions)
 
-    def _prompt(self, options: sdk.ClaudeAgentOptions, over: asyncio.Event) -> str | AsyncIterator[dict[str, Any]]:
-        if self.request.prompt is not None and _GO_ON not in options.env:
-            return self.request.prompt
-        return _silence(over)
+    def _prompt(self, sessions: JournalSessions | None, over: asyncio.Event) -> str | AsyncIterator[dict[str, Any]]:
+        if sessions is not None and sessions.interrupted:
+            return _silence(over) if sessions.pending else _GO_ON
+        return _silence(over) if self.request.prompt is None else self.request.prompt
 
     def _options(self, frame: Frame | None, sessions: JournalSessions | None) -> sdk.ClaudeAgentOptions:
         given, request = self.runner.options, self.request
-        changes: dict[str, Any] = {"hooks": self._hooks(), "env": dict(given.env)}
+        changes: dict[str, Any] = {"hooks": self._hooks()}
         if request.session is not None:
             changes["resume"] = request.session.session_id
         if frame is not None and sessions is not None:
             changes |= {"session_store": sessions, "session_store_flush": "eager"}
             if sessions.interrupted:
                 changes["resume"] = sessions.session_id
-                changes["env"] |= {_GO_ON: "1"}
             if isinstance(given.mcp_servers, Mapping):
                 servers = given.mcp_servers.items()
                 changes["mcp_servers"] = {name: self._durable(name, server, frame) for name, server in servers}

@@ -29,23 +29,24 @@ class JournalSessions:
     """A session store of the SDK (its `SessionStore` protocol) for one run.
 
     Attributes:
-        interrupted: whether an earlier attempt at this very run was cut off.
-        outcomes: tool call id → what it returned, as MCP content; of calls that ended in an earlier attempt.
+        interrupted: whether an earlier attempt at this very run was cut off, after the agent was told what to do.
+        pending: whether the agent begins with a tool call when it goes on, so that nothing has to be said to it.
     """
 
     def __init__(self, run: Run, call_id: str, before: Sequence[Place], outcomes: Mapping[str, Any]) -> None:
-        self._call_id = call_id
+        """``outcomes``: tool call id → the result that its checkpoint has, of calls made by an earlier attempt."""
         self._entries: dict[tuple[str, str], list[Entry]] = {}
         self._seen: set[str] = set()
-        self._batches = 0
         run.commit([])  # what an earlier attempt in this process has saved may still be held
         for place in before:
             self._take(_recorded(run, place))
         own = _recorded(run, (run.exec_id, call_id))
-        self.interrupted = bool(own)
         self._batches = len(own)
         self._take(own)
-        self._outcomes = outcomes
+        self.interrupted = any(entry["type"] == "user" for batch in own for entry in batch["entries"])
+        self.pending = False
+        if self.interrupted and (session := self.session_id) is not None:
+            self._entries[session, ""], self.pending = mended(self._entries[session, ""], outcomes)
 
     @property
     def session_id(self) -> str | None:
@@ -62,10 +63,7 @@ class JournalSessions:
 
     async def load(self, key: Mapping[str, Any]) -> list[Entry] | None:
         """The whole transcript; after an interruption with what is known of calls that were in flight."""
-        entries = self._entries.get((key["session_id"], key.get("subpath", "")))
-        if entries is None:
-            return None
-        return mended(entries, self._outcomes) if self.interrupted and not key.get("subpath") else list(entries)
+        return self._entries.get((key["session_id"], key.get("subpath", "")))
 
     async def list_subkeys(self, key: Mapping[str, Any]) -> list[str]:
         """Transcripts of subagents."""
@@ -93,11 +91,12 @@ def _recorded(run: Run, place: Place) -> list[Mapping[str, Any]]:
     return sorted(found, key=lambda batch: batch["n"])
 
 
-def mended(entries: Sequence[Entry], outcomes: Mapping[str, Any]) -> list[Entry]:
-    """A transcript that was cut off, made such that the agent goes on without doing anything again.
+def mended(entries: Sequence[Entry], outcomes: Mapping[str, Any]) -> tuple[list[Entry], bool]:
+    """(a transcript that was cut off, made such that nothing is done again; whether a tool call comes first).
 
     A tool call without a result gets the one that its checkpoint recorded. If exactly one is left without, it is marked
-    as deferred, which makes the agent perform this very call first. Of several the agent is asked again.
+    as deferred, which makes the agent perform this very call first. Of several the agent is told that their outcome is
+    unknown.
     """
     open_calls = _without_result(entries)
     found = list(entries)
@@ -114,7 +113,7 @@ def mended(entries: Sequence[Entry], outcomes: Mapping[str, Any]) -> list[Entry]
         mark = {"type": "hook_deferred_tool", "toolUseID": block["id"], "toolName": block["name"]}
         mark |= {"toolInput": block["input"], "hookName": "settings", "hookEvent": "PreToolUse"}
         found.append(_after(entry, last) | {"type": "attachment", "attachment": mark | {"permissionMode": "default"}})
-    return found
+    return found, len(open_calls) == 1
 
 
 def _without_result(entries: Iterable[Entry]) -> dict[str, tuple[Entry, Mapping[str, Any]]]:

@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: demo test lint lab bench docs matrix clean
 
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml hatch_build.py labextension/package-lock.json
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[dev]'
@@ -29,9 +29,10 @@ lint: $(STAMP)  ## ruff, mypy and the import contracts.
 	$(BIN)/lint-imports
 
 test: $(STAMP) lint  ## Everything: unit, contract, crash, notebook and browser tests.
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile --ignore tests/ui
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --ignore tests/ui --ignore tests/frontend
 	KITARU_CI=1 KITARU_HOME=$$(mktemp -d) $(BIN)/python -m pytest -q --nbval notebooks/tour.ipynb
-	$(BIN)/python -m pytest -q tests/ui
+	@# Browsers' driver keeps an event loop running, so these have a process of their own.
+	$(BIN)/python -m pytest -q tests/ui tests/frontend
 
 bench: $(STAMP)  ## Figures, each as a ratio to a physical floor measured in the same run.
 	$(BIN)/python -m benchmarks
@@ -44,4 +45,4 @@ docs: $(STAMP)  ## Write the reference anew and check every code block, link and
 	$(BIN)/python -m pytest -q tests/docs
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) labextension/node_modules labextension/lib kitaru_nb/static kitaru_nb/labextension .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -102,6 +102,7 @@ __all__ = ["__version__", *_PUBLIC]
 #: What Jupyter looks for in a package, which isn't for its users.
 _HOOKS = {
     "_jupyter_server_extension_points": ("kitaru_nb.surfaces.jupyter", "server_extension_points"),
+    "_jupyter_labextension_paths": ("kitaru_nb.surfaces.frontend", "labextension_paths"),
 }
 
 if TYPE_CHECKING:

@@ -32,7 +32,7 @@ class Signals:
 
     def __init__(self) -> None:
         self._run: Run | None = None
-        self._reason: str | None = None
+        self._signal = ""
 
     def listen(self) -> None:
         """Handle the signals from now on. To be called in the main thread."""
@@ -42,14 +42,20 @@ class Signals:
     def watch(self, run: Run) -> None:
         """This run is the one to pause."""
         self._run = run
-        if self._reason is not None:
+        if self._signal:
+            run.signal = self._signal
             run.interrupt("paused", self._reason)
 
+    @property
+    def _reason(self) -> str:
+        return f"the worker got {self._signal}"
+
     def _pause(self, signum: int, frame: FrameType | None) -> None:
-        self._reason = f"the worker got {signal.Signals(signum).name}"
+        self._signal = signal.Signals(signum).name
         run = self._run
         if run is None:
             return
+        run.signal = self._signal
         # On a thread: this one may hold, at this very bytecode, a lock that interrupting takes.
         threading.Thread(target=run.interrupt, args=("paused", self._reason)).start()
         if run.user_code.leave():

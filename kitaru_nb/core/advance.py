@@ -196,9 +196,13 @@ def end_run(run: Run, error: BaseException) -> Outcome:
 #: How a run ended → (kind and body of its last event, status).
 _LAST_WORDS: dict[str, Callable[[Run, str], tuple[str, dict[str, Any], ExecutionStatus]]] = {
     "waiting": lambda run, _: ("execution.waiting", {"waits": run.waiting_for}, ExecutionStatus.WAITING),
-    "paused": lambda _, reason: ("execution.paused", {"reason": reason}, ExecutionStatus.INTERRUPTED),
+    "paused": lambda run, reason: ("execution.paused", _pause_body(run, reason), ExecutionStatus.INTERRUPTED),
     "cancelled": lambda run, reason: ("execution.cancelled", {"by": _canceller(run)}, ExecutionStatus.CANCELLED),
 }
+
+
+def _pause_body(run: Run, reason: str) -> dict[str, Any]:
+    return {"reason": reason} | ({"signal": run.signal} if run.signal else {})
 
 
 def _canceller(run: Run) -> str:

@@ -42,6 +42,11 @@ def _values(call: CheckpointCall, given: Any) -> Mapping[str, Any]:
             fix="override the checkpoint that sets the variable: overrides={'checkpoint.NAME': {'variable': value}}",
         )
     if WHOLE in names and not _is_function(call):
+        if not isinstance(given, Mapping | str):
+            raise KitaruUsageError(
+                f"The arguments of {call.selector!r} are {given!r}; expected a mapping, as a model gives them.",
+                fix=f"overrides={{'arguments.{call.selector}': {{'NAME': value}}}}",
+            )
         return {WHOLE: given}
     if call.artifacts and not _is_function(call):
         raise KitaruUsageError(

@@ -51,15 +51,31 @@ class ExecutionGraph:
     edges: tuple[Edge, ...]
 
 
-def graph(row: Execution, folding: Folding) -> ExecutionGraph:
+class Drawing(Folding):
+    """A folding that keeps each call's node and edges until there is news of the call.
+
+    Attributes:
+        drawn: call id → (the call as it stood, its node, the edges that end in it).
+    """
+
+    def __init__(self, exec_id: str) -> None:
+        super().__init__(exec_id)
+        self.drawn: dict[str, tuple[FoldedCall, Node, list[Edge]]] = {}
+
+
+def graph(row: Execution, folding: Drawing) -> ExecutionGraph:
     """The graph of a folded execution."""
     nodes = [Node(f"input:{name}", "input", name, name, None, "completed") for name in folding.inputs]
     edges: list[Edge] = []
+    drawn = folding.drawn
     for call in folding.calls():
-        nodes.append(_call(folding, call))
-        body = call.event.body
-        sources = [source for given in body.get("inputs", ()) for source in (given[3] if len(given) > 3 else ())]
-        edges += edges_to(call.event.key, sources, body.get("after", ()), body.get("parent"))
+        key = call.event.key
+        known = drawn.get(key)
+        # What was logged from outside is no news of the call itself.
+        if known is None or known[0] is not call or known[1].selector != call.selector or key in folding.logged:
+            known = drawn[key] = (call, _call(folding, call), _edges(call))
+        nodes.append(known[1])
+        edges += known[2]
     for wait in folding.waits.values():
         nodes.append(_wait(wait))
         edges += edges_to(f"wait:{wait.wait_id}", (), wait.after, None)
@@ -69,7 +85,7 @@ def graph(row: Execution, folding: Folding) -> ExecutionGraph:
 def _call(folding: Folding, call: FoldedCall) -> Node:
     event = call.event
     body = event.body
-    ended = call.status != "running" and call.ended is not None
+    ended = None if call.status == "running" else call.ended
     metadata = folding.metadata_of(call)
     return Node(
         event.key,
@@ -79,13 +95,19 @@ def _call(folding: Folding, call: FoldedCall) -> Node:
         body.get("type"),
         call.status,
         utc(call.started),
-        utc(call.ended) if ended and call.ended is not None else None,
-        round(call.ended - call.started, 6) if ended and call.ended is not None else None,
+        None if ended is None else utc(ended),
+        None if ended is None else round(ended - call.started, 6),
         tokens_in(metadata) if metadata else 0,
         float(metadata.get("cost") or 0) if metadata else 0.0,
         body.get("parent") or None,
         body["failure"]["message"] if event.kind == "checkpoint.failed" else None,
     )
+
+
+def _edges(call: FoldedCall) -> list[Edge]:
+    body = call.event.body
+    sources = [source for given in body.get("inputs", ()) if len(given) > 3 for source in given[3]]
+    return edges_to(call.event.key, sources, body.get("after", ()), body.get("parent"))
 
 
 def _wait(wait: Wait) -> Node:

@@ -163,8 +163,11 @@ class FlowHandle(Generic[R]):
         if run is None:
             return
         for wait_id, (wait, _) in list(run.parking.parked.items()):
-            if wait_id not in self._told:
-                self._told.add(wait_id)
+            if wait_id in self._told:
+                continue
+            run.look()  # somebody may have been quicker
+            self._told.add(wait_id)
+            if wait_id not in run.engine.resolved:
                 print(
                     f"{self.exec_id} waits for {asked(wait)}\n  fix: {answering(wait, self.exec_id)}", file=sys.stderr
                 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -21,11 +22,15 @@ class Keeper:
         self._runs: set[Run] = set()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._registered = False
 
     def add(self, run: Run) -> None:
         """Look after ``run`` from now on."""
         with self._lock:
             self._runs.add(run)
+            if not self._registered:
+                atexit.register(self.stop)
+                self._registered = True
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._watch, name="kitaru-keeper", daemon=True)
                 self._thread.start()
@@ -34,6 +39,14 @@ class Keeper:
         """No longer look after ``run``."""
         with self._lock:
             self._runs.discard(run)
+
+    def stop(self) -> None:
+        """Look after nothing more, at the end of the process: a thread that is writing then would crash Python."""
+        with self._lock:
+            self._runs.clear()
+            thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(5.0)
 
     def _watch(self) -> None:
         while True:

@@ -33,11 +33,12 @@ def edges(execution: Execution) -> list[Edge]:
     return found
 
 
-def edges_to(target: str, sources: Iterable[str], after: Iterable[str], parent: str | None) -> list[Edge]:
+def edges_to(target: str, sources: Iterable[str], after: Collection[str], parent: str | None) -> list[Edge]:
     """The edges that end in ``target``: what it read, else what came before it, and what it was called in."""
     read = dict.fromkeys(sources)
     found = [Edge(source, target, "data") for source in read]
-    found += [Edge(before, target, "order") for before in dict.fromkeys(after) if before not in read]
+    if after:
+        found += [Edge(before, target, "order") for before in dict.fromkeys(after) if before not in read]
     if parent:
         found.append(Edge(parent, target, "nested"))
     return found

@@ -6,6 +6,7 @@ import logging
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
@@ -40,6 +41,20 @@ class Tee:
         return getattr(self.stream, name)
 
 
+#: The last tees. `print` in CPython before 3.14 holds no reference of its own to ``sys.stdout``: one that were freed
+#: when it is replaced would crash a thread that is printing (CPython gh-130163).
+_kept: deque[Tee] = deque(maxlen=64)
+
+
+def _tee(stream: TextIO, source: str) -> Tee:
+    """The tee of a stream, the same one again while it is kept."""
+    for known in _kept:
+        if known.stream is stream and known.source == source:
+            return known
+    _kept.append(Tee(stream, source))
+    return _kept[-1]
+
+
 class LogHandler(logging.Handler):
     """Hands each record to the log of the checkpoint that emitted it."""
 
@@ -61,9 +76,9 @@ def captured() -> Iterator[None]:
     with _lock:
         _users += 1
         if not isinstance(sys.stdout, Tee):
-            sys.stdout = Tee(sys.stdout, "stdout")
+            sys.stdout = _tee(sys.stdout, "stdout")
         if not isinstance(sys.stderr, Tee):
-            sys.stderr = Tee(sys.stderr, "stderr")
+            sys.stderr = _tee(sys.stderr, "stderr")
         if _handler is None:
             _handler = LogHandler()
             logging.getLogger().addHandler(_handler)

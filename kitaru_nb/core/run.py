@@ -69,6 +69,7 @@ class Run:
         options: what the execution was started with: ``cache`` and ``retries``.
         cache: default of ``cache`` for the checkpoints of this execution.
         ending: set once somebody asked the run to let go.
+        signal: name of the signal that told this process to pause, or "".
         wake: set together with ``ending``, for those who sleep.
         told: is told of each call as it happens: (``started``, ``completed``, ``failed`` or ``reused``, the call, the
             event that says so or None). On the thread of the call; what it raises is the call's failure.
@@ -99,6 +100,7 @@ class Run:
         self.after_answer: Callable[[e.WaitRequest, Mapping[str, Any]], None] | None = None
         self.told: Callable[[str, e.Call, Event | None], None] | None = None
         self.ending: Ending | None = None
+        self.signal = ""
         self.wake = threading.Event()
         self.task: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
         self.user_code = UserCode()

@@ -95,12 +95,17 @@ def runtime_of(stack: str | None) -> Runtime:
         KitaruFeatureNotAvailableError: there is no such stack.
         KitaruUsageError: its definition isn't right, or needs a variable that isn't set.
     """
+    return _runtime_of(settings_in_use(stack), os.getpid())
+
+
+def settings_in_use(stack: str | None = None) -> Settings:
+    """The settings of `runtime_of`."""
     settings = load_settings()
     name = stack or settings.stack
     if name not in ("local", "process"):
         # A room above, so by name: what a stack is, only `kitaru_nb.stacks` knows.
         settings = importlib.import_module("kitaru_nb.stacks.definition").settings_of(name, settings)
-    return _runtime_of(settings, os.getpid())
+    return settings
 
 
 _actor: ContextVar[str | None] = ContextVar("actor", default=None)

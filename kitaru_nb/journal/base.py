@@ -7,7 +7,7 @@ execution.created     flow, ref (how a fresh process loads the flow), inputs {na
                       original (exec id), plan (of a replay)
 execution.claimed     owner {host, pid, started, nonce}, epoch              written by `claim`
 execution.waiting     waits [wait ids]; the worker lets go
-execution.paused      reason; the worker lets go (interrupt, eviction), status stays ``running``
+execution.paused      reason, signal (if one caused it); the worker lets go, status stays ``running``
 execution.completed   result (artifact or null)
 execution.failed      failure {message, exception_type, traceback, origin}
 execution.cancelled   by

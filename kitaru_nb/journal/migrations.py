@@ -83,20 +83,30 @@ def check_header(path: Path) -> int:
     """
     if path.stat().st_size == 0:
         raise _foreign(path, "is empty")
-    # Not by open(path): closing that would drop the file locks that other handles in this process hold.
-    connection = sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)
     try:
-        (found,) = connection.execute("pragma application_id").fetchone()
-        (version,) = connection.execute("pragma user_version").fetchone()
+        # Not by open(path): closing that would drop the file locks that other handles in this process hold.
+        found, version = _header(f"{path.as_uri()}?mode=ro&immutable=1")
     except sqlite3.DatabaseError as error:
-        if error.sqlite_errorcode != sqlite3.SQLITE_NOTADB:
+        if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
+            raise _foreign(path, "is not a SQLite file") from error
+        if not path.with_name(f"{path.name}-wal").exists():
             raise
-        raise _foreign(path, "is not a SQLite file") from error
-    finally:
-        connection.close()
+        # A checkpoint of the write-ahead log ended in the middle (a full disk): only with the log is the file whole.
+        found, version = _header(f"{path.as_uri()}?mode=rw")
     if found != APPLICATION_ID:
         raise _foreign(path, f"is a SQLite file of another program (application id {found})")
     return check_version(path, version)
+
+
+def _header(uri: str) -> tuple[int, int]:
+    """(application id, schema version)."""
+    connection = sqlite3.connect(uri, uri=True)
+    try:
+        (application,) = connection.execute("pragma application_id").fetchone()
+        (version,) = connection.execute("pragma user_version").fetchone()
+    finally:
+        connection.close()
+    return application, version
 
 
 def check_version(path: Path, version: int) -> int:

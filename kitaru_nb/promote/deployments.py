@@ -36,7 +36,7 @@ DEFAULT = "default"
 
 _FLOWS = "deployments"
 _TAG = re.compile(r"[A-Za-z_][\w.-]*", re.ASCII)
-_VERSION = re.compile(r"v?(\d+)")
+_VERSION = re.compile(r"v?(\d{1,9})", re.ASCII)
 _IN_USE = (
     ExecutionStatus.PENDING,
     ExecutionStatus.RUNNING,
@@ -83,6 +83,8 @@ class Deployments:
             KitaruUsageError: both a version and a tag, or a version that can't be.
         """
         flow, version, tag = _selected(flow, version, tag)
+        if tag is not None:
+            _check_tag(tag)
         self._known(flow)
         if version is not None:
             number = version
@@ -112,6 +114,8 @@ class Deployments:
 
     def history(self, flow: str, *, tag: str | None = None) -> builtins.list[DeploymentChange]:
         """What happened to a flow's versions and tags (or to one tag), by whom and when, oldest first."""
+        if tag is not None:
+            _check_tag(tag)
         self._known(flow)
         changes: builtins.list[DeploymentChange] = []
         if tag is None:
@@ -351,6 +355,9 @@ class Deployments:
     # references
 
     def _known(self, flow: str) -> str:
+        if "@" in flow:
+            name = flow.partition("@")[0]
+            raise KitaruUsageError(f"{flow!r} names a version; expected a flow's name.", fix=name)
         if self._journal.reference(_flow_ref(flow)) is None:
             there = ", ".join(self.flows()) or "none"
             raise KitaruNotFoundError(

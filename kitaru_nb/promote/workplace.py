@@ -53,7 +53,8 @@ def enter(runtime: Runtime, created: Event) -> None:
     if os.environ.pop(_BECAME, None) == key or (_fits(snapshot) and is_running(lock, wheels)):
         return
     python = build_environment(lock, wheels, snapshot.manifest.python)
-    _become(python, ["-m", "kitaru_nb.worker", created.exec_id], {_BECAME: key})
+    supervised = [argument for argument in sys.argv[1:] if argument == "--supervised"]
+    _become(python, ["-m", "kitaru_nb.worker", *supervised, created.exec_id], {_BECAME: key})
 
 
 def _become(python: Path, arguments: list[str], more: dict[str, str]) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from kitaru_nb.core.runtime import Runtime
+from kitaru_nb.errors import KitaruUsageError
 from kitaru_nb.stacks.definition import Stack
 from kitaru_nb.stacks.process import environment
 
@@ -25,6 +27,16 @@ def worker_command(exec_id: str) -> list[str]:
 
 
 def worker_environment(runtime: Runtime, stack: Stack) -> dict[str, str]:
-    """Variables of a worker: where journal and store are, and what the stack adds. Without the home of this machine."""
+    """Variables of a worker: where journal and store are, and what the stack adds. Without the home of this machine.
+
+    Raises:
+        KitaruUsageError: a password would be readable wherever the platform shows the worker.
+    """
+    journal = "KITARU_JOURNAL"
+    if journal not in stack.secrets and urlsplit(runtime.settings.journal_url).password:
+        raise KitaruUsageError(
+            f"The journal of stack {stack.name!r} has a password, which workers must get as a secret.",
+            fix=f"kitaru stack create {stack.name} {stack.runner} ... --secret {journal}=NAME/KEY",
+        )
     variables = {name: value for name, value in environment(runtime.settings).items() if name != "KITARU_HOME"}
     return {**variables, "PYTHONUNBUFFERED": "1", **stack.environment}

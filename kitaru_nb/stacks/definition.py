@@ -117,7 +117,7 @@ def find_stack(name: str, home: Path | None = None) -> Stack:
         return Stack(name=name)
     home = home or load_settings().home
     path = home / FOLDER / f"{name}.yaml"
-    if not path.is_file():
+    if not _NAME.fullmatch(name) or not path.is_file():
         raise unknown_stack(name, stack_names(home))
     try:
         return parse_stack(name, yaml.safe_load(path.read_text(encoding="utf-8")), str(path))

@@ -50,7 +50,7 @@ class KubernetesOptions(Options):
     """Options of a stack on Kubernetes.
 
     Attributes:
-        image: image of the worker (``kitaru stack dockerfile`` makes one).
+        image: image of the worker: Python, uv, and kitaru-nb with what the journal and the store need.
         namespace: default: that of the context.
         context: of the kubeconfig; default: the current one, or the cluster's own inside a pod.
         kubeconfig: path; default: ``KUBECONFIG`` or ``~/.kube/config``.

@@ -29,6 +29,7 @@ from kitaru_nb.model import (
     CallInput,
     CheckpointAttempt,
     CheckpointCall,
+    Deployment,
     Execution,
     ExecutionStatus,
     FailureInfo,
@@ -37,6 +38,7 @@ from kitaru_nb.model import (
     Owner,
     Wait,
 )
+from kitaru_nb.surfaces.operations.base import StackView
 
 #: What travels between server and page, as `kitaru_nb.model.to_json` writes it.
 SHAPES: tuple[type, ...] = (
@@ -58,6 +60,8 @@ SHAPES: tuple[type, ...] = (
     ExecutionDiff,
     ReplayPreview,
     Started,
+    Deployment,
+    StackView,
 )
 _PLAIN: Mapping[Any, str] = {
     str: "string",
@@ -93,6 +97,11 @@ def static_folder() -> Path:
 def labextension_folder() -> Path:
     """The folder with the built JupyterLab extension; it may be absent in a source tree."""
     return _PACKAGE / "labextension"
+
+
+def labextension_paths() -> list[dict[str, str]]:
+    """What ``jupyter labextension`` links and lists for ``kitaru_nb``."""
+    return [{"src": "labextension", "dest": "kitaru-nb"}]
 
 
 def typescript(shapes: Iterable[type] = SHAPES) -> str:

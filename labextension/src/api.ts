@@ -1,6 +1,6 @@
 /** All that the front end reads and does. Hosts differ only in their `Transport`. */
 
-import type { Artifact, CheckpointCall, Execution, ExecutionDiff, ExecutionGraph, LogEntry, ReplayPreview, Started, Wait } from './model';
+import type { Artifact, CheckpointCall, Deployment, Execution, ExecutionDiff, ExecutionGraph, LogEntry, ReplayPreview, StackView, Started, Wait } from './model';
 import { stringify } from './json';
 
 export interface Page<T> {
@@ -32,24 +32,6 @@ export interface Stats {
 
 export interface FlowWait extends Wait {
   flow_name?: string;
-}
-
-export interface Deployment {
-  name: string;
-  default: number | null;
-  versions: number;
-  tags: Record<string, number>;
-  updated_at: string | null;
-  by: string | null;
-}
-
-export interface Stack {
-  name: string;
-  runner: string;
-  artifacts: string | null;
-  journal: string | null;
-  executor: string | null;
-  active: boolean;
 }
 
 export interface Change {
@@ -213,11 +195,12 @@ export class Api {
     return this.transport.bytes('artifact/content', { id }, from, to, signal);
   }
 
+  /** Versions of flows, by flow and from the newest on. */
   deployments(cursor?: string, signal?: AbortSignal): Promise<Page<Deployment>> {
     return this.get('deployments', { cursor }, signal);
   }
 
-  stacks(signal?: AbortSignal): Promise<Page<Stack>> {
+  stacks(signal?: AbortSignal): Promise<Page<StackView>> {
     return this.get('stacks', {}, signal);
   }
 

@@ -194,3 +194,32 @@ export interface Started {
   worker: string | null;
   by_notebook: boolean;
 }
+
+export interface Deployment {
+  flow: string;
+  version: number;
+  digest: string;
+  size: number;
+  parameters: Record<string, unknown>;
+  created_at: string;
+  created_by: string;
+  kind: string;
+  stack: string;
+  python: string;
+  commit_sha: string | null;
+  commit_dirty: boolean;
+  tags: string[];
+}
+
+export interface StackView {
+  name: string;
+  runner: string;
+  journal: string | null;
+  store: string | null;
+  inline_max_bytes: number | null;
+  options: Record<string, unknown>;
+  environment: string[];
+  secrets: Record<string, string>;
+  built_in: boolean;
+  used: boolean;
+}

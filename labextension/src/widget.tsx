@@ -19,7 +19,7 @@ export interface Model {
 
 interface Answer {
   kitaru: 'answer';
-  id: number;
+  id: string;
   status: number;
   body: unknown;
 }
@@ -33,7 +33,9 @@ const PROBE_MS = 3000;
  * body}` (bytes as a buffer beside it) and `{kitaru: "changes", changes}`.
  */
 export class KernelTransport implements Transport {
-  private readonly open = new Map<number, (answer: Answer, buffers: readonly DataView[]) => void>();
+  private readonly open = new Map<string, (answer: Answer, buffers: readonly DataView[]) => void>();
+  // All views of a model hear all answers; each takes those to its own requests.
+  private readonly view = Math.random().toString(36).slice(2);
   private ids = 0;
 
   constructor(private readonly model: Model) {
@@ -77,7 +79,7 @@ export class KernelTransport implements Transport {
   };
 
   private ask(request: Record<string, unknown>, signal?: AbortSignal): Promise<{ answer: Answer; buffers: readonly DataView[] }> {
-    const id = (this.ids += 1);
+    const id = `${this.view}-${(this.ids += 1)}`;
     return new Promise((resolve, reject) => {
       const done = (): void => {
         this.open.delete(id);

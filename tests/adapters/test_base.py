@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import pytest
 
-from kitaru_nb import KitaruClient, KitaruDivergenceError, KitaruExecutionError, flow
+from kitaru_nb import (
+    KitaruClient,
+    KitaruDivergenceError,
+    KitaruExecutionError,
+    KitaruUsageError,
+    KitaruUserCodeError,
+    flow,
+)
 from kitaru_nb.surfaces.adapters.base import (
     Operation,
     Part,
@@ -153,3 +160,60 @@ def test_block_on_works_in_a_loop_and_without_one() -> None:
     assert block_on(work, instead="await it") == 7
     assert plain.run().wait() == 7
     assert inside.run().wait() == 7
+
+
+class Tool:
+    """A tool of an adapter, called by a flow; what it was really called with is noted."""
+
+    def __init__(self, *, takes: bool = True) -> None:
+        self.ran: list[Any] = []
+        self.takes = takes
+        self.flow = flow(self.called, name="called")
+
+    def called(self, n: int) -> int:
+        given: Any = {"n": n}
+
+        def take(values: Mapping[str, Any]) -> None:
+            nonlocal given
+            given = values["arguments"]
+
+        def body() -> int:
+            self.ran.append(given)
+            return int(given["n"]) * 2
+
+        operation = Operation[int](
+            "double", "tool_call", {"arguments": given}, identity="c1", take=take if self.takes else None
+        )
+        return perform(operation, body)
+
+
+def test_a_replay_can_run_a_tool_with_other_arguments() -> None:
+    tool = Tool()
+    handle = tool.flow.run(1)
+    assert handle.wait() == 2
+    again = tool.flow.replay(handle.exec_id, overrides={"arguments.double": {"n": 5}})
+    assert again.wait() == 10
+    assert tool.ran == [{"n": 1}, {"n": 5}]
+    executions = KitaruClient().executions
+    before, after = (executions.get(h.exec_id).checkpoints[0] for h in (handle, again))
+    assert before.call_id == after.call_id
+    assert [i.preview for i in after.inputs] == ["{'n': 5}"]
+
+
+def test_arguments_of_a_tool_that_cannot_be_are_refused_before_anything_runs() -> None:
+    tool = Tool()
+    handle = tool.flow.run(1)
+    handle.wait()
+    with pytest.raises(KitaruUsageError, match="arguments of 'double' are 5; expected a mapping") as caught:
+        tool.flow.replay(handle.exec_id, overrides={"arguments.double": 5})
+    assert caught.value.fix == "overrides={'arguments.double': {'NAME': value}}"
+    assert tool.ran == [{"n": 1}]
+
+
+def test_an_operation_that_takes_no_arguments_says_so_and_does_not_run() -> None:
+    tool = Tool(takes=False)
+    handle = tool.flow.run(1)
+    handle.wait()
+    with pytest.raises(KitaruUserCodeError, match="'double' can't run with other arguments"):
+        tool.flow.replay(handle.exec_id, overrides={"arguments.double": {"n": 5}}).wait()
+    assert tool.ran == [{"n": 1}]

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from core.bench import Bench, Shop
+from core.bench import Bench, Shop, until
 from kitaru_nb.core.local import process_end, threads, wait_for_threads
+from kitaru_nb.stacks.process import _children
 
 
 @pytest.fixture
@@ -30,6 +31,8 @@ def shop(tmp_path: Path) -> Iterator[Shop]:
     """A folder with scripts, and a home that their processes share."""
     shop = Shop(tmp_path)
     yield shop
+    # A worker still has to exit when its execution has already ended.
+    until(lambda: all(process.poll() is not None for of_one in _children.values() for process, _, _ in of_one))
     shop.bench.runtime.journal.close()
 
 

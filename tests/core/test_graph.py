@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import time
 import uuid
 from dataclasses import replace
 from typing import Any
@@ -9,7 +11,16 @@ from typing import Any
 import pytest
 
 from core.bench import Bench
-from kitaru_nb import KitaruNotFoundError, KitaruUserCodeError, KitaruWaitingError, checkpoint, flow, log, wait
+from kitaru_nb import (
+    KitaruClient,
+    KitaruNotFoundError,
+    KitaruUserCodeError,
+    KitaruWaitingError,
+    checkpoint,
+    flow,
+    log,
+    wait,
+)
 from kitaru_nb.core.folds import Folds
 from kitaru_nb.core.lineage import edges
 from kitaru_nb.journal.fold import fold
@@ -109,6 +120,45 @@ def test_the_graph_shows_what_failed_and_what_runs(bench: Bench) -> None:
         handle.wait()
     node = bench.executions.graph(handle.exec_id).nodes[0]
     assert (node.status, node.failure) == ("failed", "no")
+
+
+def test_a_second_graph_shows_the_news_and_keeps_the_rest(bench: Bench) -> None:
+    handle = bench.run(tree, 3)
+    with pytest.raises(KitaruWaitingError):
+        handle.wait()
+    first = bench.executions.graph(handle.exec_id)
+    leaf2 = bench.executions.checkpoint(handle.exec_id, "leaf#2")
+    bench.runtime.journal.append(
+        handle.exec_id, [Event(handle.exec_id, "metadata", leaf2.call_id, time.time(), {"tokens": 70})]
+    )
+    bench.runtime.journal.append(
+        handle.exec_id, [Event(handle.exec_id, "metadata", leaf2.call_id, time.time(), {"cost": 9.0, "note": "late"})]
+    )
+    bench.complete(handle, approve=True)
+    second = bench.executions.graph(handle.exec_id)
+    assert second == KitaruClient(bench.runtime).executions.graph(handle.exec_id)
+    assert (second.status, second.nodes[-1].status) == ("completed", "resolved")
+    same = [a is b for a, b in zip(first.nodes, second.nodes, strict=True) if a.kind == "checkpoint"]
+    assert same.count(False) == 1
+
+
+def test_looking_leaves_the_garbage_collector_as_it_was(bench: Bench, exec_id: str) -> None:
+    reads = bench.executions
+    assert gc.isenabled()
+    with Folds(bench.runtime.journal).at(exec_id):
+        assert not gc.isenabled()
+        reads.graph(exec_id)  # the one inside doesn't turn it on for the one outside
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        reads.graph(exec_id)
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+    with pytest.raises(KitaruNotFoundError):
+        reads.checkpoint(exec_id, "nothing")
+    assert gc.isenabled()
 
 
 def test_a_header_has_no_calls_but_all_else(bench: Bench, exec_id: str) -> None:

@@ -529,6 +529,8 @@ def test_a_worker_that_gets_a_signal_pauses_and_its_execution_is_resumed(shop: S
     shop.ended(exec_id, "interrupted")
     until(lambda: "interrupted" in shop.output(exec_id))
     assert f"the worker got {number.name}" in shop.output(exec_id)
+    (paused,) = [event for event in shop.bench.events(exec_id) if event.kind == "execution.paused"]
+    assert paused.body == {"reason": f"the worker got {number.name}", "signal": number.name}
     (shop.folder / "go_on").touch()
     shop.bench.executions.resume(exec_id)
     shop.ended(exec_id)

@@ -372,10 +372,12 @@ from kitaru_nb import checkpoint, flow, wait, KitaruClient
 new = {name.partition(".")[0] for name in set(sys.modules) - before}
 print(sorted(name for name in new - set(sys.stdlib_module_names) if not name.startswith("_sysconfigdata")))
 """
+    home = shop.folder / "untouched"
+    shop.environment["KITARU_HOME"] = str(home)
     done = shop.run(shop.write("work.py", source))
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.strip() == "['kitaru_nb']"
-    assert not shop.home.exists()
+    assert not home.exists()
 
 
 def test_the_public_names_are_these() -> None:
@@ -409,7 +411,7 @@ def test_the_public_names_are_these() -> None:
 
 def test_the_worker_command_says_how_it_is_called(shop: Shop) -> None:
     done = shop.run("-m", "kitaru_nb.worker")
-    assert (done.returncode, done.stderr) == (2, "usage: python -m kitaru_nb.worker EXECUTION\n")
+    assert (done.returncode, done.stderr) == (2, "usage: python -m kitaru_nb.worker [--supervised] EXECUTION\n")
     done = shop.run("-m", "kitaru_nb.worker", "kr-000000000000")
     assert done.returncode == 1
     assert "There is no execution 'kr-000000000000'" in done.stderr

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import pytest
 from pydantic import BaseModel
 
-from core.bench import Bench, let_go, until
+from core.bench import SECONDS, Bench, let_go, until
 from kitaru_nb import (
     KitaruConflictError,
     KitaruContextError,
@@ -29,7 +29,7 @@ from kitaru_nb import (
     wait,
     wait_async,
 )
-from kitaru_nb.core import control
+from kitaru_nb.core import control, parking
 from kitaru_nb.core import handle as handles
 from kitaru_nb.core.handle import FlowHandle
 from kitaru_nb.core.launch import run_on_thread
@@ -110,6 +110,24 @@ def test_waiting_for_a_handle_says_once_what_is_asked_and_how_to_answer(
     said = capsys.readouterr().err
     assert said.count("waits for 'approve': Publish notes on agents?") == 1
     assert f"kitaru executions input {handle.exec_id} --wait approve --value true" in said
+
+
+def test_a_question_that_was_just_answered_is_not_asked_again(
+    bench: Bench, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parking, "POLL", SECONDS)  # its worker doesn't look by itself
+    handle = bench.run(brief, "agents")
+    bench.asked(handle)
+    run = handle.local and handle.local.run
+    assert run is not None
+    until(lambda: run.parking.parked)
+    bench.answer(handle, False)
+    with pytest.raises(TimeoutError):
+        handle.wait(0.3)
+    monkeypatch.undo()
+    run.wake.set()
+    assert handle.wait() == "rejected"
+    assert capsys.readouterr().err == ""
 
 
 def test_answering_what_was_let_go_needs_no_resume(bench: Bench) -> None:

@@ -15,8 +15,9 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import samples
 
-from kitaru_nb.model import Artifact, CheckpointCall, Execution, LogEntry, Wait, to_json
+from kitaru_nb.model import Artifact, CheckpointCall, Deployment, Execution, LogEntry, Wait, to_json
 from kitaru_nb.surfaces.frontend import static_folder
+from kitaru_nb.surfaces.operations.base import StackView
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -43,8 +44,8 @@ class World:
     logs: list[LogEntry] = field(default_factory=samples.logs)
     graph: dict[str, Any] | None = None
     contents: dict[str, bytes] = field(default_factory=dict)
-    deployments: list[dict[str, Any]] = field(default_factory=list)
-    stacks: list[dict[str, Any]] = field(default_factory=list)
+    deployments: list[Deployment] = field(default_factory=list)
+    stacks: list[StackView] = field(default_factory=list)
     refuse: Refused | None = None
     posted: list[tuple[str, Any]] = field(default_factory=list)
     news: list[dict[str, Any]] = field(default_factory=list)

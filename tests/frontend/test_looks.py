@@ -12,6 +12,9 @@ import samples
 from playwright.sync_api import Page, expect
 from stub import World
 
+from kitaru_nb.model import Deployment
+from kitaru_nb.surfaces.operations.base import StackView
+
 Opener = Callable[..., Page]
 Picture = Callable[[Page, str], None]
 AXE = Path(__file__).parents[2] / "labextension" / "node_modules" / "axe-core" / "axe.min.js"
@@ -45,17 +48,19 @@ def rich(world: World) -> World:
     decide = samples.wait("decide", samples.decision_schema(), question="What shall happen with the brief?")
     channel = samples.wait("channel", {"enum": ["mail", "blog", "nowhere"]}, question="Where to?")
     world.change(samples.EXEC, waits=(samples.wait(), decide, channel))
-    tags = {"default": 3, "prod": 2}
-    deployment = {"name": "battery-brief", "default": 3, "versions": 3, "tags": tags, "by": "ana"}
-    world.deployments = [deployment | {"updated_at": samples.NOW.isoformat()}]
-    stack = {
-        "name": "team",
-        "runner": "kubernetes",
-        "artifacts": "s3://bucket",
-        "journal": "postgresql",
-        "executor": None,
-    }
-    world.stacks = [stack | {"active": True}]
+    common = {"stack": "team", "created_at": samples.NOW, "created_by": "ana", "commit_sha": "e12df8301c" * 4}
+    schema = {"properties": {"topic": {"type": "string"}, "tone": {"default": "dry"}}, "required": ["topic"]}
+    world.deployments = [
+        Deployment("battery-brief", 3, "d" * 64, 4096, schema, tags=("default",), commit_dirty=True, **common),
+        Deployment("battery-brief", 2, "c" * 64, 4096, schema, tags=("canary", "prod"), kind="function", **common),
+    ]
+    url = "postgresql://kitaru:${PGPASSWORD}@db/kitaru"
+    world.stacks = [
+        StackView("local", "thread", None, None, None, {}, (), {}, built_in=True, used=False),
+        StackView(
+            "team", "kubernetes", url, "s3://bucket", 0, {}, ("REGION",), {"KEY": "a/b"}, built_in=False, used=True
+        ),
+    ]
     return world
 
 

@@ -153,6 +153,19 @@ def test_what_somebody_paused_stays_paused(runtime: Runtime, dispatcher: Dispatc
     assert started(exec_id) == 0
 
 
+@pytest.mark.parametrize(("signal", "workers"), [("SIGTERM", 1), ("SIGINT", 0)], ids=["eviction", "a person"])
+def test_what_a_machine_ended_goes_on_and_what_a_person_ended_does_not(
+    runtime: Runtime, dispatcher: Dispatcher, clock: list[float], signal: str, workers: int
+) -> None:
+    exec_id = create_execution(runtime, flows.brief, {"topic": "x"}).exec_id
+    lease = runtime.journal.claim(exec_id, this_process())
+    body = {"reason": f"the worker got {signal}", "signal": signal}
+    runtime.journal.release(lease, [Event(exec_id, "execution.paused", "", time.time(), body)])
+    clock[0] = time.time() + 1000
+    dispatcher.take_up_orphans()
+    assert started(exec_id) == workers
+
+
 def test_a_notebook_that_a_person_runs_is_theirs(runtime: Runtime, dispatcher: Dispatcher, clock: list[float]) -> None:
     from kitaru_nb.core.create import write_created
 

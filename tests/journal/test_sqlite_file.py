@@ -412,3 +412,22 @@ class TestMigrations:
         assert migrations.structure(connection) == before
         connection.close()
         assert journal.create(new_execution(), []).epoch == 0
+
+
+def test_a_checkpoint_of_the_log_that_a_full_disk_cut_off_loses_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    open_journal(f"sqlite://{path}").close()
+    short = path.stat().st_size
+    journal = open_journal(f"sqlite://{path}")
+    execution = journal.create(new_execution(), [])
+    journal.append(execution.exec_id, [event(execution.exec_id, text="x" * 100_000)])
+    log = path.with_name("journal.db-wal").read_bytes()
+    journal.close()  # all of the log goes into the file
+    whole = path.read_bytes()
+    assert len(whole) > short
+    path.write_bytes(whole[:short])  # the first page tells the new size, and the rest didn't fit on the disk
+    path.with_name("journal.db-wal").write_bytes(log)
+    again = open_journal(f"sqlite://{path}")
+    assert again.execution(execution.exec_id) == execution
+    assert [len(e.body["text"]) for e in again.history(execution.exec_id)] == [100_000]
+    again.close()

@@ -11,7 +11,7 @@ from notebookkit import Notebook
 from kitaru_nb.errors import KitaruContextError, KitaruError, Paused
 from kitaru_nb.model import Execution
 
-NAMES = ["status", "resume", "restore", "input", "replay", "diff", "lineage", "why", "load", "logs", "new"]
+NAMES = ["status", "resume", "restore", "input", "replay", "diff", "lineage", "why", "load", "logs", "new", "panel"]
 CELLS = {
     "research": "%%checkpoint research\ncount('research')\nprint('reading')\nnotes = topic + '!'",
     "draft": "%%checkpoint draft\ncount('draft')\ntext = notes.upper()",

@@ -6,14 +6,17 @@ import dataclasses
 import inspect
 import re
 from collections import Counter
+from collections.abc import Iterator
 from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
 
 from kitaru_nb.client import Artifacts, Executions
 from kitaru_nb.errors import KitaruError, KitaruUsageError
+from kitaru_nb.promote.deployments import Deployments
 from kitaru_nb.surfaces.cli import app
 from kitaru_nb.surfaces.http import openapi
 from kitaru_nb.surfaces.http.api import match
@@ -26,7 +29,11 @@ from kitaru_nb.surfaces.operations.table import OPERATIONS, by_tool
 ROOT = Path(__file__).parents[2]
 EACH = pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
 #: What only a server knows, or starts.
-SERVERS_OWN = {"info", "doctor", "executions.stats", "executions.run"}
+SERVERS_OWN = {"info", "doctor", "executions.stats", "executions.run", "stacks.list", "stacks.get"}
+GROUPS = {"executions": Executions, "artifacts": Artifacts, "deployments": Deployments}
+#: Arguments of operations that the client takes too.
+WITH_CLIENT = ("exec_id", "wait_id", "value", "from_", "overrides", "scope", "flow", "checkpoint", "source", "name")
+OF_DEPLOYMENTS = ("version", "tag", "inputs", "stack", "key", "to")
 #: Arguments of operations under the names that the client has for them.
 AS_IN_CLIENT = {"exec_id": "exec_id", "wait_id": "wait", "value": "value", "from_": "from_", "call": "producing_call"}
 
@@ -35,7 +42,20 @@ def client_method(operation: Operation) -> object:
     """The method of the client that a program calls for an operation."""
     assert operation.client is not None
     group, _, name = operation.client.partition(".")
-    return attrgetter(name)({"executions": Executions, "artifacts": Artifacts}[group])
+    return attrgetter(name)(GROUPS[group])
+
+
+def commands() -> Iterator[tuple[str, str]]:
+    """Each command of the command line as it is typed, and its help."""
+
+    def below(found: Any, name: str) -> Iterator[tuple[str, str]]:
+        if not hasattr(found, "commands"):
+            yield name, found.help or ""
+            return
+        for word, child in found.commands.items():
+            yield from below(child, f"{name} {word}")
+
+    return below(typer.main.get_command(app), "kitaru")
 
 
 def test_names_routes_and_tools_are_each_there_once() -> None:
@@ -65,7 +85,11 @@ def test_each_is_a_tool_with_safe_annotations(operation: Operation) -> None:
 
 
 def test_what_ends_something_for_good_says_so() -> None:
-    assert {o.name for o in OPERATIONS if o.destructive} == {"executions.cancel", "waits.abort"}
+    assert {o.name for o in OPERATIONS if o.destructive} == {
+        "executions.cancel",
+        "waits.abort",
+        "deployments.delete",
+    }
     assert {o.name for o in OPERATIONS if o.limited} == {"waits.resolve", "waits.abort"}
 
 
@@ -77,7 +101,7 @@ def test_each_has_a_method_of_the_client(operation: Operation) -> None:
     method = client_method(operation)
     assert callable(method)
     taken = inspect.signature(method).parameters
-    for name in ("exec_id", "wait_id", "value", "from_", "overrides", "scope", "flow", "checkpoint", "source", "name"):
+    for name in (*WITH_CLIENT, *(OF_DEPLOYMENTS if operation.name.startswith("deployments.") else ())):
         asked_of = name in operation.arguments.model_fields and operation.client != "executions.pending_waits"
         if asked_of and not (name == "exec_id" and "exec_id" in taken):
             assert AS_IN_CLIENT.get(name, name) in taken, f"{operation.client} takes no {name}"
@@ -117,7 +141,7 @@ def test_the_docs_name_no_operation_that_is_gone() -> None:
     assert rows == [operation.name for operation in OPERATIONS]
 
 
-@pytest.mark.parametrize("group", ["server", "server token", "mcp", "executions webhook"])
+@pytest.mark.parametrize("group", ["server", "server token", "mcp", "executions webhook", "stack"])
 def test_each_command_of_this_surface_is_in_the_docs_with_its_help(group: str) -> None:
     pages = "\n".join(p.read_text(encoding="utf-8") for p in (ROOT / "docs" / "how-to").glob("*.md"))
     found = typer.main.get_command(app)
@@ -126,6 +150,21 @@ def test_each_command_of_this_surface_is_in_the_docs_with_its_help(group: str) -
     assert found.help
     for name in getattr(found, "commands", {"": None}):
         assert f"kitaru {group} {name}".strip() in pages
+
+
+@pytest.mark.parametrize(("name", "told"), list(commands()), ids=[name for name, _ in commands()])
+def test_each_command_is_in_the_reference_with_its_help(name: str, told: str) -> None:
+    reference = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+    _, heading, section = reference.partition(f"\n### `{name}`\n")
+    assert heading, f"docs/reference.md has no {name}: python docs/generate.py"
+    assert told, f"{name} has no help"
+    assert " ".join(told.split()) in " ".join(section.partition("\n### ")[0].split())
+
+
+def test_the_reference_names_no_command_that_is_gone() -> None:
+    reference = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+    told = re.findall(r"^### `(kitaru [^`]+)`$", reference, re.MULTILINE)
+    assert sorted(told) == sorted(name for name, _ in commands())
 
 
 def test_roles_are_ordered_and_parsed() -> None:

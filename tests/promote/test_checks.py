@@ -32,7 +32,7 @@ LOAD = "%load_ext kitaru_nb"
         (["%cd /"], [(1, "%cd changes the folder.")]),
         (["%run other.py"], [(1, "%run brings in names from another file.")]),
         (["a = 1\na", "b = _"], [(2, "_ is the history of this kernel.")]),
-        (["x = open('/home/ana/data.csv')"], [(1, "'/home/ana/data.csv' is a path of this machine.")]),
+        (["x = open('/srv/ana/data.csv')"], [(1, "'/srv/ana/data.csv' is a path of this machine.")]),
         (
             ["x = 'C:\\\\Users\\\\ana\\\\data.csv'"],
             [(1, "'C:\\\\Users\\\\ana\\\\data.csv' is a path of this machine.")],
@@ -69,7 +69,7 @@ def test_what_is_refused(desk: Desk, tiny_lock: Any, cells: list[Any], expected:
         ["#| export\ndef f(): return 1", "f()"],
         [LOAD, "%matplotlib inline", "answer = %wait approve"],
         ["route = '/api/items'", "text = '/'", "url = 'https://example.org/a/b'", "null = open('/dev/null')"],
-        ["x = open('/home/ana/data.csv')  # kitaru: allow"],
+        ["x = open('/srv/ana/data.csv')  # kitaru: allow"],
         [code("path = '/data/in.csv'", "parameters"), "open(path)"],
         ["try:\n    import no_such_module_here\nexcept ImportError:\n    no_such_module_here = None"],
         ["from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import no_such_module_here"],
@@ -87,13 +87,13 @@ def test_what_is_not_refused(desk: Desk, tiny_lock: Any, cells: list[Any]) -> No
 def test_all_refusals_are_told_at_once_with_their_fixes(desk: Desk, tiny_lock: Any) -> None:
     tiny_lock()
     with pytest.raises(Refused) as refused:
-        desk.snapshot("b = a", "!ls", "open('/home/ana/x.csv')")
+        desk.snapshot("b = a", "!ls", "open('/srv/ana/x.csv')")
     shown = str(refused.value)
     assert shown.startswith(
         "brief.ipynb can't be promoted: 3 things to mend.\n  cell 1: no cell above defines a.\n    fix: "
     )
     assert "cell 2: it runs a shell line." in shown
-    assert "cell 3: '/home/ana/x.csv' is a path of this machine." in shown
+    assert "cell 3: '/srv/ana/x.csv' is a path of this machine." in shown
     assert str(pickle.loads(pickle.dumps(refused.value))) == shown
 
 
@@ -176,13 +176,13 @@ def test_modules_and_files_that_travel_are_checked_too(desk: Desk, tiny_lock: An
     tiny_lock()
     desk.file(
         "helper.py",
-        "KEY = 'sk-proj-abcdefghijklmnopqrstuvwx'\nPLACE = open('/home/ana/x')\nimport no_such_module_here\n",
+        "KEY = 'sk-proj-abcdefghijklmnopqrstuvwx'\nPLACE = open('/srv/ana/x')\nimport no_such_module_here\n",
     )
     found = desk.refusals("import helper")
     assert [message.partition(" (")[0] for _, message in found] == [
         "helper.py imports no_such_module_here, which is neither installed here nor beside the notebook.",
         "helper.py, line 1 holds an OpenAI key",
-        "helper.py, line 2: '/home/ana/x' is a path of this machine.",
+        "helper.py, line 2: '/srv/ana/x' is a path of this machine.",
     ]
 
 

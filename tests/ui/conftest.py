@@ -1,4 +1,4 @@
-"""One JupyterLab and one browser for all tests of this folder; a page and a home for each."""
+"""One browser and two JupyterLabs for all tests of this folder, without and with the extension; a page for each."""
 
 from __future__ import annotations
 
@@ -13,9 +13,18 @@ from playwright.sync_api import Browser, sync_playwright
 
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    yield from _lab(tmp_path_factory, extended=False)
+
+
+@pytest.fixture(scope="session")
+def extended_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    yield from _lab(tmp_path_factory, extended=True)
+
+
+def _lab(tmp_path_factory: pytest.TempPathFactory, *, extended: bool) -> Iterator[Lab]:
     root, private = tmp_path_factory.mktemp("root"), tmp_path_factory.mktemp("private")
     environment = {"KITARU_HOME": str(private / "home"), "KITARU_USER": "ana", "KITARU_CI": ""}
-    with jupyter_lab(root, private, environment) as found:
+    with jupyter_lab(root, private, environment, extended=extended) as found:
         yield found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from typing import Any
 
 from playwright.sync_api import Browser, Page
 
+ROOT = Path(__file__).parents[2]
 TOKEN = "test-token"
 CHROMIUM_FLAGS = [
     "--no-sandbox",
@@ -55,15 +57,24 @@ def free_port() -> int:
 
 
 @contextmanager
-def jupyter_lab(root: Path, private: Path, environment: dict[str, str]) -> Iterator[Lab]:
-    """Start JupyterLab in ``root``; it ends with the block."""
+def jupyter_lab(root: Path, private: Path, environment: dict[str, str], *, extended: bool = False) -> Iterator[Lab]:
+    """Start JupyterLab in ``root``; it ends with the block.
+
+    ``extended`` is with the server's and the page's extension, as this source tree builds them; else it is without
+    both, whatever is installed, as front ends are that know widgets and no more.
+    """
     config = private / "config" / "labconfig"
     config.mkdir(parents=True)
     (config / "default_setting_overrides.json").write_text(json.dumps(_QUIET))
+    (config / "page_config.json").write_text(json.dumps({"disabledExtensions": {"kitaru-nb": not extended}}))
     port = free_port()
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}"]
     command += ["--ServerApp.port_retries=0", f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={root}"]
     command += ["--LabApp.extension_manager=readonly", "--LabApp.expose_app_in_browser=True"]
+    server = {"kitaru_nb": extended}
+    command += [f"--ServerApp.jpserver_extensions={server}"]
+    if extended:
+        command += [f"--LabServerApp.extra_labextensions_path={_built_extension(private)}"]
     folders = {f"JUPYTER_{n}_DIR": str(private / n.lower()) for n in ("CONFIG", "DATA", "RUNTIME")}
     with (private / "lab.log").open("wb") as log:
         process = subprocess.Popen(command, env=os.environ | folders | environment, stdout=log, stderr=log)
@@ -74,6 +85,14 @@ def jupyter_lab(root: Path, private: Path, environment: dict[str, str]) -> Itera
         finally:
             process.terminate()
             process.wait(30)
+
+
+def _built_extension(private: Path) -> Path:
+    """A folder of JupyterLab extensions that holds this tree's; what is stale is built."""
+    subprocess.run([sys.executable, "hatch_build.py"], cwd=ROOT, check=True)
+    folder = private / "labextensions"
+    shutil.copytree(ROOT / "kitaru_nb" / "labextension", folder / "kitaru-nb")
+    return folder
 
 
 def _until_up(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
@@ -167,6 +186,18 @@ class NotebookPage:
     def close(self) -> None:
         """Close the page; its kernel lives on."""
         self.page.close()
+
+    def open_side_panel(self, command: str) -> Any:
+        """The extension's side panel after this command, for locators."""
+        assert self.command(command) is True
+        return self.page.locator("#kitaru-panel")
+
+    def badges(self) -> list[str]:
+        """What the extension says of each cell, or nothing."""
+        found: list[str] = self.page.evaluate(
+            "() => window.jupyterapp.shell.currentWidget.content.widgets.map(c => c.node.dataset.kitaru || '')"
+        )
+        return found
 
     def picture(self, path: Path) -> None:
         """A screenshot."""

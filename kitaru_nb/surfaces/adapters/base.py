@@ -363,7 +363,9 @@ class _OperationWork(Generic[T]):
     def with_arguments(self, call: Call, values: Mapping[str, Any]) -> None:
         """A replay runs the call with other inputs."""
         if self.operation.take is None:
-            raise KitaruUsageError(f"{call.name!r} can't run with other inputs.", fix=f"checkpoint.{call.name}")
+            raise KitaruUsageError(
+                f"{call.name!r} can't run with other arguments.", fix=f"overrides={{'checkpoint.{call.name}': value}}"
+            )
         self.operation.take(values)
         replace_inputs(call, values)
 

@@ -70,6 +70,7 @@ from kitaru_nb.surfaces.adapters.pydantic_ai_operations import (
     describe,
     run_operation,
     settled,
+    with_arguments,
 )
 from kitaru_nb.surfaces.adapters.pydantic_ai_streaming import LiveModel, told
 
@@ -337,6 +338,12 @@ class Bound(BoundDurableOperation[Any, Any, Any]):
         options = config if isinstance(config, Options) else self._options()
         described.retry, described.timeout = options.retry, options.timeout
         ran = False
+
+        def take(values: Mapping[str, Any]) -> None:
+            nonlocal params
+            params = with_arguments(params, values["arguments"])
+
+        described.take = take if is_tool else None
 
         async def body() -> Any:
             nonlocal ran

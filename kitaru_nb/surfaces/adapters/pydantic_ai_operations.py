@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass, replace
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from pydantic_ai.agent import AbstractAgent
 from pydantic_ai.durable_exec import (
     JSON_CODEC,
@@ -43,6 +43,7 @@ from pydantic_core import to_jsonable_python
 
 from kitaru_nb.core.checkpoint import checkpoint
 from kitaru_nb.core.engine import digest
+from kitaru_nb.errors import KitaruUsageError
 from kitaru_nb.surfaces.adapters.base import Operation, Part, Recorded, output_only
 from kitaru_nb.surfaces.adapters.prices import cost_of
 
@@ -55,6 +56,7 @@ __all__ = [
     "describe",
     "run_operation",
     "settled",
+    "with_arguments",
 ]
 
 _OWN_OF_MESSAGE = ("timestamp", "run_id", "conversation_id", "instructions", "usage", "metadata")
@@ -260,6 +262,23 @@ def _tool_call(params: ToolParams, kind: str) -> Operation[Any]:
     return Operation(
         params.name, kind, inputs, encode=encode, identity=params.ctx.tool_call_id, code=_tool_code(params)
     )
+
+
+def with_arguments(params: ToolParams, arguments: Any) -> ToolParams:
+    """The same call with other arguments, as the model might have given them.
+
+    Raises:
+        KitaruUsageError: the tool can't take these.
+    """
+    if isinstance(params, ToolsetCallToolParams) and params.tool is not None:
+        try:
+            arguments = params.tool.args_validator.validate_python(arguments, context=params.ctx.validation_context)
+        except ValidationError as error:
+            raise KitaruUsageError(
+                f"The tool {params.name!r} can't take the arguments {arguments!r}: {error}",
+                fix=f"overrides={{'arguments.{params.name}': {params.tool_args!r}}}",
+            ) from error
+    return replace(params, tool_args=arguments)
 
 
 def settled(value: Any) -> Any:

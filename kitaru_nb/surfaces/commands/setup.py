@@ -40,14 +40,6 @@ _CONFIG = f"""\
 
 # How long a silent worker on another host keeps its execution.
 # lease_seconds = 30
-
-# Names for models, for llm(model="fast"); `kitaru model register` writes them too.
-# [models]
-# fast = "openai:gpt-4o-mini"
-
-# Your own prices, US dollars per million tokens, before those that are known.
-# [prices]
-# my-model = {{ input = 0.1, output = 0.4 }}
 """
 _IGNORE = (
     "# Executions and their values stay out of version control; the settings don't.\n*\n!.gitignore\n!config.toml\n"

@@ -33,7 +33,7 @@ def create(
     ] = None,
     options: Annotated[
         list[str] | None,
-        typer.Option("--option", "-o", metavar="NAME=VALUE", help="Of the runner, e.g. image=…; JSON, else text."),
+        typer.Option("--option", metavar="NAME=VALUE", help="Of the runner, e.g. image=…; JSON, else text."),
     ] = None,
     environment: Annotated[
         list[str] | None, typer.Option("--env", metavar="NAME=VALUE", help="A variable of workers; repeatable.")

@@ -28,6 +28,8 @@ GRACE = 5.0
 TRIES = 3
 _PAGE = 500
 _PENDING_FOR = 60.0
+#: What a machine tells a worker to end with (eviction, reboot); a person's Ctrl-C is SIGINT.
+_EVICTION = "SIGTERM"
 _PROGRESS = frozenset({"checkpoint.completed", "wait.created", "wait.resolved", "execution.resume", "execution.retry"})
 
 
@@ -104,14 +106,14 @@ class Dispatcher:
         return answered_at(self._runtime.journal.history(exec_id)) is not None
 
     def take_up_orphans(self) -> None:
-        """Start workers for executions whose worker died, or never came.
+        """Start workers for executions whose worker died, was told to end by its machine, or never came.
 
         What somebody paused stays paused, and a notebook that a person runs is theirs.
         """
         now = self._clock()
         for row in self._rows(ExecutionStatus.INTERRUPTED):
             if self._given_up.get(row.exec_id) != row.epoch and self._is_orphan(row, now):
-                self._go_on(row, "its worker died")
+                self._go_on(row, "its worker died or had to go")
         for row in self._rows(ExecutionStatus.PENDING):
             if now - row.created_at.timestamp() > _PENDING_FOR and self._given_up.get(row.exec_id) != row.epoch:
                 self._go_on(row, "no worker came")
@@ -124,12 +126,16 @@ class Dispatcher:
                 claims.append(event)
                 paused = False
             elif event.kind == "execution.paused":
-                paused = True
+                paused = event.body.get("signal") != _EVICTION
             elif event.kind in _PROGRESS:
                 claims = claims[-1:]
         if paused or len(claims) > TRIES:
             if not paused:
-                logger.warning("%s is left alone: its worker died %d times in a row", row.exec_id, len(claims))
+                logger.warning(
+                    "%s is left alone: its worker ended %d times in a row without getting anything done",
+                    row.exec_id,
+                    len(claims),
+                )
             self._given_up[row.exec_id] = row.epoch
             return False
         # Longer each time: what kills a worker may need a while to pass.

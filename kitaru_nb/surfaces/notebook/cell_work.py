@@ -48,9 +48,9 @@ def compile_body(shell: Any, body: str) -> list[Step]:
     steps = []
     for node in tree.body:
         if shown and node is tree.body[-1]:
-            steps.append((compile(ast.Expression(node.value), name, "eval", flags=flags), True))
+            steps.append((compile(ast.Expression(node.value), name, "eval", flags=flags, dont_inherit=True), True))
         else:
-            steps.append((compile(ast.Module([node], []), name, "exec", flags=flags), False))
+            steps.append((compile(ast.Module([node], []), name, "exec", flags=flags, dont_inherit=True), False))
     return steps
 
 

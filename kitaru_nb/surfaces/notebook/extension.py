@@ -28,6 +28,8 @@ def unload_ipython_extension(shell: Any) -> None:
     session = getattr(shell, SESSION, None)
     if session is None:
         return
+    if (magics := shell.magics_manager.registry.get("KitaruMagics")) is not None:
+        magics.close()
     sessions.stop(shell, session)
     if session.transform in shell.input_transformers_cleanup:
         shell.input_transformers_cleanup.remove(session.transform)

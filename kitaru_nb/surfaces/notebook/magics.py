@@ -7,7 +7,7 @@ import json
 import shlex
 import typing
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from IPython.core.magic import Magics, line_magic, magics_class, no_var_expand
 
@@ -25,6 +25,9 @@ from kitaru_nb.surfaces.notebook.lineage_view import graph_svg, graph_text
 from kitaru_nb.surfaces.notebook.restoring import is_cell
 from kitaru_nb.surfaces.notebook.session import Session
 
+if TYPE_CHECKING:
+    from kitaru_nb.surfaces.notebook.panel import Panel
+
 _COMMANDS = {
     "status": "executions of this notebook, and the checkpoints of the current one",
     "resume": "say where the notebook stands and what to do next",
@@ -37,6 +40,7 @@ _COMMANDS = {
     "load": "EXECUTION NAME  a value that another execution recorded",
     "logs": "[NAME]  what checkpoints printed",
     "new": "begin a fresh execution of this notebook",
+    "panel": "the lineage and the open questions, live below the cell",
 }
 
 
@@ -48,6 +52,12 @@ class KitaruMagics(Magics):
         super().__init__(shell)
         self.shell: Any = shell
         self.session = session
+        self._panel: Panel | None = None
+
+    def close(self) -> None:
+        """End what lives longer than a command."""
+        if self._panel is not None:
+            self._panel.close()
 
     @property
     def client(self) -> KitaruClient:
@@ -116,6 +126,25 @@ class KitaruMagics(Magics):
         columns = ("checkpoint", "status", "time", "tokens", "output")
         metadata = {"execution": execution.exec_id}
         display.show_table(self.shell, title, columns, rows, varying=("time", "tokens"), metadata=metadata)
+
+    def do_panel(self, words: list[str]) -> None:
+        """The live panel; what it shows stays readable where there are no widgets."""
+        if words:
+            raise KitaruUsageError(
+                f"%kitaru panel takes nothing, found {' '.join(words)}. It shows this notebook's execution.",
+                fix="%kitaru panel",
+            )
+        from kitaru_nb.surfaces.notebook.panel import Panel, still  # loads anywidget, which only a panel needs
+
+        exec_id = self.session.current()
+        if not self.session.has_widgets:
+            plain, html = still(None if exec_id is None else self.client.executions.get(exec_id))
+            display.publish(self.shell, plain, html, {"execution": exec_id} if exec_id else None)
+            return
+        if self._panel is None:
+            self._panel = Panel(self.session.runtime, self.session.current)
+        self._panel.follow(exec_id)
+        self.shell.display_pub.publish(*self._panel._repr_mimebundle_())
 
     def do_resume(self, words: list[str]) -> None:
         """What the notebook waits for, or that it may go on."""

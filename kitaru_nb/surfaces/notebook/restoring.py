@@ -114,7 +114,7 @@ def _define(shell: Any, source: str, leniently: bool) -> list[str]:
     body = transform_body(shell, source)
     name = shell.compile.cache(body, shell.execution_count, raw_code=source)
     for statement in tree.body:
-        code = compile(ast.Module([statement], []), name, "exec", flags=shell.compile.flags)
+        code = compile(ast.Module([statement], []), name, "exec", flags=shell.compile.flags, dont_inherit=True)
         try:
             exec(code, shell.user_global_ns, shell.user_ns)
         except Exception as error:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
 from kitaru_nb.model import ExecutionStatus
+from kitaru_nb.promote.deployments import DEFAULT
 
 ExecutionId = Annotated[
     str, Field(min_length=1, max_length=40, description="An execution's id, its beginning or end, or: latest.")
@@ -16,6 +17,31 @@ Text = Annotated[str | None, Field(max_length=200, description="Search text.")]
 Name = Annotated[str, Field(min_length=1, max_length=1000)]
 Limit = Annotated[int, Field(ge=1, le=500, description="How many.")]
 Seq = Annotated[int, Field(ge=0, le=2**63 - 1)]
+
+
+def _without_v(version: Any) -> Any:
+    return version[1:] if isinstance(version, str) and version.startswith("v") else version
+
+
+def _no_version(tag: str) -> str:
+    if tag.lstrip("v").isdigit():
+        raise ValueError("this is a version's number, and no tag")
+    return tag
+
+
+FlowName = Annotated[str, Field(max_length=500, pattern=r"^[^@]+$", description="The flow's name.")]
+FlowSelector = Annotated[
+    str, Field(min_length=1, max_length=500, description="The flow's name; also with a version or tag: brief@prod.")
+]
+Version = Annotated[int, BeforeValidator(_without_v), Field(ge=1, le=10**9, description="A version, such as 2.")]
+Tag = Annotated[
+    str,
+    Field(max_length=200, pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*$", description="A tag, such as prod."),
+    AfterValidator(_no_version),
+]
+StackName = Annotated[
+    str, Field(max_length=40, pattern=r"^[a-z][a-z0-9-]*$", description="A stack's name, such as local.")
+]
 
 
 class Arguments(BaseModel):
@@ -190,3 +216,72 @@ class PollEvents(ReadEvents):
 
     limit: Annotated[int, Field(ge=1, le=1000, description="How many.")] = 200
     timeout: Annotated[float, Field(ge=0, le=30, description="How many seconds to wait for one.")] = 0.0
+
+
+class ListDeployments(Arguments):
+    """Which deployments."""
+
+    flow: Annotated[FlowName | None, Field(description="Only of this flow.")] = None
+    limit: Limit = 100
+    cursor: Cursor = None
+
+
+class OneDeployment(Arguments):
+    """Which deployment: by version or by tag; without either it is the one under `default`."""
+
+    flow: FlowSelector
+    version: Version | None = None
+    tag: Tag | None = None
+
+
+class Invoke(OneDeployment):
+    """What to start, and with what."""
+
+    inputs: Annotated[dict[str, Any], Field(description="Inputs by name, as its `parameters` say.")] = {}
+    stack: Annotated[StackName | None, Field(description="Where it runs; else where its deployment says.")] = None
+    key: Annotated[
+        str | None, Field(min_length=1, max_length=500, description="The same key is the same execution.")
+    ] = None
+
+
+class DeploymentHistory(Arguments):
+    """Whose history."""
+
+    flow: FlowName
+    tag: Annotated[Tag | None, Field(description="Only of this tag.")] = None
+    limit: Limit = 100
+    cursor: Cursor = None
+
+
+class OneVersion(Arguments):
+    """Which version of a flow."""
+
+    flow: FlowName
+    version: Version
+
+
+class MoveTag(OneVersion):
+    """Which tag goes on which version."""
+
+    tag: Tag
+
+
+class OneTag(Arguments):
+    """Which tag of a flow."""
+
+    flow: FlowName
+    tag: Tag
+
+
+class Rollback(Arguments):
+    """Which tag goes back, and how far."""
+
+    flow: FlowName
+    tag: Tag = DEFAULT
+    to: Annotated[Version | None, Field(description="A version; else the one that the tag was on before.")] = None
+
+
+class OneStack(Arguments):
+    """Which stack."""
+
+    name: StackName

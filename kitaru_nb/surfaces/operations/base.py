@@ -23,7 +23,8 @@ T = TypeVar("T")
 class Role(IntEnum):
     """What a caller may do; each role may do all that the ones before it may.
 
-    ``view`` reads, ``operate`` answers and acts on executions, ``work`` starts code, ``admin`` does everything.
+    ``view`` reads, ``operate`` answers and acts on executions, ``work`` starts code and routes deployments, ``admin``
+    does everything.
     """
 
     VIEW = 1
@@ -120,8 +121,37 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
+class StackView:
+    """A stack as others may see it.
+
+    Attributes:
+        runner: who starts workers; ``thread``: a thread of the process that starts a flow.
+        journal, store: URLs with ``${NAME}`` in place of passwords; None: those of the home.
+        environment: names of the variables of workers; values aren't told.
+        secrets: variable of workers → where its value is, never the value.
+        built_in: nobody created it.
+        used: flows run on it that name none.
+    """
+
+    name: str
+    runner: str
+    journal: str | None
+    store: str | None
+    inline_max_bytes: int | None
+    options: Mapping[str, Any]
+    environment: tuple[str, ...]
+    secrets: Mapping[str, str]
+    built_in: bool
+    used: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Info:
-    """Who is asking whom."""
+    """Who is asking whom.
+
+    Attributes:
+        features: groups of operations that this version has beside those on executions.
+    """
 
     version: str
     user: str

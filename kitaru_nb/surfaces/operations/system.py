@@ -10,6 +10,8 @@ from kitaru_nb.surfaces.operations import arguments as a
 from kitaru_nb.surfaces.operations.base import Caller, Change, Desk, Follow, Info, News
 from kitaru_nb.surfaces.operations.paging import cut
 
+#: Groups of operations beside those on executions.
+FEATURES = ("deployments", "stacks")
 _NAME = 200
 _FAR = 2**62
 
@@ -17,7 +19,7 @@ _FAR = 2**62
 def info(desk: Desk, caller: Caller, given: a.Nothing) -> Info:
     """Who is asking whom, and what there is."""
     home = str(desk.client.runtime.home)
-    return Info(__version__, caller.name, str(caller.role), home, desk.host, ())
+    return Info(__version__, caller.name, str(caller.role), home, desk.host, FEATURES)
 
 
 def doctor(desk: Desk, caller: Caller, given: a.Nothing) -> tuple[Check, ...]:

@@ -6,9 +6,9 @@ from kitaru_nb.core.control import Started
 from kitaru_nb.core.diff import ExecutionDiff
 from kitaru_nb.core.graph import ExecutionGraph
 from kitaru_nb.core.replay import ReplayPreview
-from kitaru_nb.model import Artifact, CheckpointCall, Execution
+from kitaru_nb.model import Artifact, CheckpointCall, Deployment, DeploymentChange, Execution
 from kitaru_nb.surfaces.checkup import Check
-from kitaru_nb.surfaces.operations import actions, reads, system, waits
+from kitaru_nb.surfaces.operations import actions, deployments, reads, stacks, system, waits
 from kitaru_nb.surfaces.operations import arguments as a
 from kitaru_nb.surfaces.operations.base import (
     ArtifactDetail,
@@ -21,11 +21,13 @@ from kitaru_nb.surfaces.operations.base import (
     Operation,
     Page,
     Role,
+    StackView,
     Stats,
 )
 
 _ONE = "executions/{exec_id}"
 _WAIT = "executions/{exec_id}/waits/{wait_id}"
+_FLOW = "deployments/{flow}"
 
 #: Literal paths before those with parameters: the first that fits is taken.
 OPERATIONS: tuple[Operation, ...] = (
@@ -131,6 +133,49 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         "artifacts.content", "GET", "artifact/content", a.ReadContent, Content, reads.content, "artifacts.get",
         "Read stored bytes of an artifact; nothing is unpickled.",
+    ),
+    Operation(
+        "deployments.list", "GET", "deployments", a.ListDeployments, Page[Deployment], deployments.list_deployments,
+        "deployments.list", "List deployments: the versions of flows with their tags, newest first.",
+    ),
+    Operation(
+        "deployments.get", "GET", _FLOW, a.OneDeployment, Deployment, deployments.get, "deployments.get",
+        "Read one deployment: its tags, the schema of its inputs, its commit.",
+    ),
+    Operation(
+        "deployments.history", "GET", f"{_FLOW}/history", a.DeploymentHistory, Page[DeploymentChange],
+        deployments.history, "deployments.history",
+        "Read who made, tagged and deleted versions of a flow, and when, oldest first.",
+    ),
+    Operation(
+        "deployments.invoke", "POST", f"{_FLOW}/invoke", a.Invoke, Started, deployments.invoke, "deployments.invoke",
+        "Start an execution of a deployment. Inputs must fit its schema.", role=Role.WORK, idempotent=False,
+    ),
+    Operation(
+        "deployments.tag", "POST", f"{_FLOW}/tag", a.MoveTag, Deployment, deployments.tag, "deployments.tag",
+        "Put a tag on a version; it leaves the one that it was on.", role=Role.WORK,
+    ),
+    Operation(
+        "deployments.untag", "POST", f"{_FLOW}/untag", a.OneTag, Deployment, deployments.untag, "deployments.untag",
+        "Take a tag away from the version that it is on.", role=Role.WORK,
+    ),
+    Operation(
+        "deployments.rollback", "POST", f"{_FLOW}/rollback", a.Rollback, Deployment, deployments.rollback,
+        "deployments.rollback", "Move a tag back to the version that it was on before.",
+        role=Role.WORK, idempotent=False,
+    ),
+    Operation(
+        "deployments.delete", "POST", f"{_FLOW}/delete", a.OneVersion, Deployment, deployments.delete,
+        "deployments.delete", "Delete a version that no tag is on and no execution runs.",
+        role=Role.ADMIN, destructive=True,
+    ),
+    Operation(
+        "stacks.list", "GET", "stacks", a.Nothing, Page[StackView], stacks.list_stacks, None,
+        "List the stacks: where flows run and keep their state.",
+    ),
+    Operation(
+        "stacks.get", "GET", "stacks/{name}", a.OneStack, StackView, stacks.get, None,
+        "Read one stack, without the values of variables.",
     ),
     Operation(
         "events", "GET", "events", a.ReadEvents, News, system.events, "executions.follow",

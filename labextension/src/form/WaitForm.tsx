@@ -53,6 +53,8 @@ export function WaitForm(props: WaitFormProps): JSX.Element {
         <div className="kt-wait-done" ref={done} tabIndex={-1} role="status">
           <StatusIcon status="resolved" /> <Text>{sending.text}</Text>. <span className="kt-mute">The execution goes on.</span>
         </div>
+      ) : sending.state === 'refused' && sending.error.type === 'KitaruConflictError' ? (
+        <Refused error={sending.error} />
       ) : (
         <>
           <Asking key={wait.wait_id} wait={wait} busy={sending.state === 'sending'} answer={answer} />

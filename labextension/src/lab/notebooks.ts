@@ -1,13 +1,19 @@
 /** The open notebooks: facts of their cells, badges on them, and going on after an answer. */
 
+import type { ISessionContext } from '@jupyterlab/apputils';
 import type { Cell, CodeCell, ICodeCellModel } from '@jupyterlab/cells';
 import { NotebookActions, type INotebookTracker, type NotebookPanel } from '@jupyterlab/notebook';
+import type { Kernel } from '@jupyterlab/services';
 import type { Host } from '../hooks';
 import type { Change } from '../api';
 import { badgesOf, executionOf, NOTHING_READ, readsOf, recordedIn, waitingCell, type Badge, type CellFacts, type Reads } from './cells';
 
 const SETTLE_MS = 120;
 const ANSWER_MS = 300;
+const TRIES = 20;
+const RETRY_MS = 1000;
+/** After these a kernel knows no variable. */
+const ENDS: ReadonlySet<Kernel.Status> = new Set(['restarting', 'autorestarting', 'terminating', 'dead']);
 const WORDS: Record<Badge['state'], string> = {
   fresh: 'fresh',
   cached: 'cached',
@@ -70,7 +76,9 @@ export class Notebooks {
 /** One notebook. */
 class NotebookWatch {
   private readonly ran = new WeakMap<ICodeCellModel, string>();
-  private readonly kernels = new WeakMap<ICodeCellModel, string>();
+  /** How many lives of the kernel this page has seen end: a restart keeps its id, but not its variables. */
+  private lives = 0;
+  private readonly ranInLife = new WeakMap<ICodeCellModel, number>();
   private readonly known = new WeakSet<ICodeCellModel>();
   private reads: { key: string; value: Reads } = { key: '', value: NOTHING_READ };
   private timer: ReturnType<typeof setTimeout> | undefined;
@@ -85,6 +93,8 @@ class NotebookWatch {
       panel.content.modelContentChanged?.connect(() => this.schedule());
       NotebookActions.executionScheduled.connect(this.onScheduled, this);
       NotebookActions.executed.connect(this.onExecuted, this);
+      panel.sessionContext.statusChanged.connect(this.onStatus, this);
+      panel.sessionContext.kernelChanged.connect(this.onKernel, this);
       this.schedule();
     });
   }
@@ -93,6 +103,8 @@ class NotebookWatch {
     clearTimeout(this.timer);
     NotebookActions.executionScheduled.disconnect(this.onScheduled, this);
     NotebookActions.executed.disconnect(this.onExecuted, this);
+    this.panel.sessionContext.statusChanged.disconnect(this.onStatus, this);
+    this.panel.sessionContext.kernelChanged.disconnect(this.onKernel, this);
   }
 
   /** Draw the badges soon; many changes at once are one drawing. */
@@ -116,16 +128,16 @@ class NotebookWatch {
   private async goOn(execId: string, waitId: string): Promise<void> {
     const { panel } = this;
     if (panel.isDisposed) return;
-    const facts = this.facts();
-    const at = waitingCell(facts, execId, waitId);
-    if (at < 0 || facts.some(cell => cell.running)) return;
-    const cell = panel.content.widgets[at];
     const { sessionContext } = panel;
-    if (!cell || sessionContext.isDisposed) return;
-    const kernel = sessionContext.session?.kernel;
-    const same = kernel !== undefined && kernel !== null && kernel.connectionStatus === 'connected' && this.kernels.get(cell.model as ICodeCellModel) === kernel.id;
-    if (!kernel || kernel.isDisposed) await sessionContext.startKernel();
-    await sessionContext.session?.kernel?.info;
+    const waits = (): number => {
+      const facts = this.facts();
+      return facts.some(cell => cell.running) ? -1 : waitingCell(facts, execId, waitId);
+    };
+    if (waits() < 0 || sessionContext.isDisposed || !(await answers(sessionContext)) || panel.isDisposed) return;
+    const at = waits();
+    const cell = panel.content.widgets[at];
+    if (!cell) return;
+    const same = this.ranInLife.get(cell.model as ICodeCellModel) === this.lives;
     panel.content.activeCellIndex = at;
     await panel.content.scrollToItem(at);
     // A fresh kernel knows no variable: it begins at the top, where finished checkpoints come back at once.
@@ -136,9 +148,16 @@ class NotebookWatch {
     if (args.notebook !== this.panel.content) return;
     const model = args.cell.model as ICodeCellModel;
     this.ran.set(model, model.sharedModel.getSource());
-    const kernel = this.panel.sessionContext.session?.kernel;
-    if (kernel) this.kernels.set(model, kernel.id);
+    this.ranInLife.set(model, this.lives);
     this.schedule();
+  }
+
+  private onStatus(_: unknown, status: Kernel.Status): void {
+    if (ENDS.has(status)) this.lives += 1;
+  }
+
+  private onKernel(): void {
+    this.lives += 1;
   }
 
   private onExecuted(_: unknown, args: { notebook: unknown }): void {
@@ -206,6 +225,24 @@ class NotebookWatch {
       () => undefined // without the server, staleness is told from the cells alone
     );
   }
+}
+
+/**
+ * Wait until the notebook's kernel answers, and start one if there is none. A kernel that was killed looks alive for some
+ * seconds, and what is sent to it then is lost when the server starts it again.
+ */
+async function answers(sessionContext: ISessionContext): Promise<boolean> {
+  for (let tries = 0; tries < TRIES && !sessionContext.isDisposed; tries += 1) {
+    try {
+      if (!sessionContext.session?.kernel) await sessionContext.startKernel();
+      else if (sessionContext.session.kernel.status === 'dead') await sessionContext.restartKernel();
+      if (await sessionContext.session?.kernel?.requestKernelInfo()) return true;
+    } catch {
+      console.info('kitaru: the kernel went away; the notebook goes on with the next one.');
+    }
+    await new Promise(again => setTimeout(again, RETRY_MS));
+  }
+  return false;
 }
 
 /** Put a badge on a cell, change it, or take it away. */

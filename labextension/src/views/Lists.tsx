@@ -1,75 +1,54 @@
 /** Deployments and stacks: what there is, and where it runs. */
 
 import * as React from 'react';
-import { ApiError, type Page } from '../api';
+import { oneLine } from '../format';
 import { useHost, useLoaded, useNow } from '../hooks';
+import type { Deployment, StackView } from '../model';
 import { Text } from '../text';
 import { Ago, Loading, Problem } from './parts';
 
 export function Deployments(): JSX.Element {
   const { api } = useHost();
-  const now = useNow(60_000);
-  const page = useLoaded('deployments', signal => known(api.deployments(undefined, signal)));
+  const [cursors, setCursors] = React.useState<string[]>([]);
+  const cursor = cursors[cursors.length - 1];
+  const page = useLoaded(`deployments ${cursor ?? ''}`, signal => api.deployments(cursor, signal));
   if (!page.data) return page.error ? <Problem error={page.error} retry={page.reload} /> : <Loading what="deployments" />;
-  if (!page.data.items.length) {
+  const { items, next } = page.data;
+  if (!items.length && !cursors.length) {
     return (
       <p className="kt-empty">
-        No deployments yet. <code>%promote</code> makes one of a notebook.
+        No deployments yet. <code>%promote</code> makes one of a notebook, <code>kitaru deploy</code> one of a flow.
       </p>
     );
   }
   return (
-    <table className="kt-table">
-      <thead>
-        <tr>
-          <th scope="col">Deployment</th>
-          <th scope="col" className="kt-right">
-            Versions
-          </th>
-          <th scope="col">Tags</th>
-          <th scope="col">Changed</th>
-        </tr>
-      </thead>
-      <tbody>
-        {page.data.items.map(d => (
-          <tr key={d.name}>
-            <td>
-              <Text>{d.name}</Text>
-            </td>
-            <td className="kt-right">{d.versions}</td>
-            <td>
-              {Object.entries(d.tags).map(([tag, version]) => (
-                <span key={tag} className="kt-chip">
-                  <Text>{`${tag} → v${version}`}</Text>
-                </span>
-              ))}
-            </td>
-            <td>
-              {d.updated_at ? <Ago at={d.updated_at} now={now} /> : null} {d.by ? <Text>{`by ${d.by}`}</Text> : null}
-            </td>
-          </tr>
-        ))}
-      </tbody>
-    </table>
+    <>
+      <Versions items={items} />
+      {cursors.length || next ? (
+        <nav className="kt-pager" aria-label="Pages of deployments">
+          {cursors.length ? (
+            <button type="button" className="kt-button" onClick={() => setCursors(cursors.slice(0, -1))}>
+              Back
+            </button>
+          ) : null}
+          {next ? (
+            <button type="button" className="kt-button" onClick={() => setCursors([...cursors, next])}>
+              More
+            </button>
+          ) : null}
+        </nav>
+      ) : null}
+    </>
   );
 }
 
-export function Stacks(): JSX.Element {
-  const { api } = useHost();
-  const page = useLoaded('stacks', signal => known(api.stacks(signal)));
-  if (!page.data) return page.error ? <Problem error={page.error} retry={page.reload} /> : <Loading what="stacks" />;
-  if (!page.data.items.length) {
-    return (
-      <p className="kt-empty">
-        No stacks besides <code>local</code> yet.
-      </p>
-    );
-  }
+function Versions(props: { items: Deployment[] }): JSX.Element {
+  const now = useNow(60_000);
   return (
     <table className="kt-table">
       <thead>
         <tr>
-          {['Stack', 'Runner', 'Artifacts', 'Journal', 'Executor'].map(name => (
+          {['Deployment', 'Tags', 'Inputs', 'Stack', 'Made of', 'Created'].map(name => (
             <th key={name} scope="col">
               {name}
             </th>
@@ -77,16 +56,37 @@ export function Stacks(): JSX.Element {
         </tr>
       </thead>
       <tbody>
-        {page.data.items.map(s => (
-          <tr key={s.name}>
+        {props.items.map(d => (
+          <tr key={`${d.flow}@v${d.version}`}>
             <td>
-              <Text>{s.name}</Text> {s.active ? <span className="kt-chip">active</span> : null}
+              <Text>{`${oneLine(d.flow, 80)} v${d.version}`}</Text>
             </td>
-            {[s.runner, s.artifacts, s.journal, s.executor].map((value, i) => (
-              <td key={i}>
-                <Text>{value ?? ''}</Text>
-              </td>
-            ))}
+            <td>
+              {d.tags.map(tag => (
+                <span key={tag} className="kt-chip">
+                  <Text>{oneLine(tag, 40)}</Text>
+                </span>
+              ))}
+            </td>
+            <td>
+              <Text>{inputsOf(d)}</Text>
+            </td>
+            <td>
+              <Text>{d.stack}</Text>
+            </td>
+            <td>
+              {d.kind}
+              {d.commit_sha ? (
+                <>
+                  {' at '}
+                  <code>{d.commit_sha.slice(0, 8)}</code>
+                  {d.commit_dirty ? ' with changes' : ''}
+                </>
+              ) : null}
+            </td>
+            <td>
+              <Ago at={d.created_at} now={now} /> <Text>{`by ${oneLine(d.created_by, 40)}`}</Text>
+            </td>
           </tr>
         ))}
       </tbody>
@@ -94,12 +94,56 @@ export function Stacks(): JSX.Element {
   );
 }
 
-/** A server that doesn't know this kind of thing has none of it. */
-async function known<T>(page: Promise<Page<T>>): Promise<Page<T>> {
-  try {
-    return await page;
-  } catch (error) {
-    if (error instanceof ApiError && error.status === 404) return { items: [], next: null };
-    throw error;
-  }
+/** Names of the inputs; those that must be given have a star. */
+function inputsOf(deployment: Deployment): string {
+  const { properties, required } = deployment.parameters as { properties?: Record<string, unknown>; required?: string[] };
+  const names = Object.keys(properties ?? {}).map(name => (required?.includes(name) ? `${name}*` : name));
+  return oneLine(names.join(', '), 80);
+}
+
+export function Stacks(): JSX.Element {
+  const { api } = useHost();
+  const page = useLoaded('stacks', signal => api.stacks(signal));
+  if (!page.data) return page.error ? <Problem error={page.error} retry={page.reload} /> : <Loading what="stacks" />;
+  const { items } = page.data;
+  return (
+    <>
+      {items.length ? <StackRows items={items} /> : null}
+      {items.every(s => s.built_in) ? (
+        <p className="kt-empty">
+          No stacks besides <code>local</code> yet.
+        </p>
+      ) : null}
+    </>
+  );
+}
+
+function StackRows(props: { items: StackView[] }): JSX.Element {
+  return (
+    <table className="kt-table">
+      <thead>
+        <tr>
+          {['Stack', 'Runner', 'Journal', 'Artifacts', 'Variables'].map(name => (
+            <th key={name} scope="col">
+              {name}
+            </th>
+          ))}
+        </tr>
+      </thead>
+      <tbody>
+        {props.items.map(s => (
+          <tr key={s.name}>
+            <td>
+              <Text>{s.name}</Text> {s.used ? <span className="kt-chip">in use</span> : null}
+            </td>
+            {[s.runner, s.journal ?? 'home', s.store ?? 'home', [...s.environment, ...Object.keys(s.secrets)].join(', ')].map((value, i) => (
+              <td key={i}>
+                <Text>{oneLine(value, 120)}</Text>
+              </td>
+            ))}
+          </tr>
+        ))}
+      </tbody>
+    </table>
+  );
 }

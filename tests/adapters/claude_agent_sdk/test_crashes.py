@@ -73,6 +73,7 @@ def test_of_tools_called_side_by_side_the_finished_ones_keep_their_results(
 
 def test_a_model_call_in_flight_is_made_again_and_no_tool(endpoint: RecordedEndpoint, side: Path) -> None:
     endpoint.script("rent", use(CHARGE, amount=1), use(CHARGE, amount=2), say("Charged twice."))
+    endpoint.script("Continue from where you left off", say("Charged twice."))
     endpoint.hold(after=2)
     worker = begin("ask", "Take the rent")
     endpoint.wait_held(seconds=200)
@@ -94,6 +95,7 @@ def test_an_approved_payment_happens_once_although_its_worker_died_right_after_i
     client = KitaruClient()
     exec_id = client.executions.latest().exec_id
     [wait] = [w for w in client.executions.get(exec_id).waits if w.status == "pending"]
+    endpoint.script("Continue from where you left off", say("Paid."))
     endpoint.hold(after=0)
     client.executions.input(exec_id, wait=wait.name, value=True)
     endpoint.wait_held(seconds=200)  # the payment has been made, and the model is to be told

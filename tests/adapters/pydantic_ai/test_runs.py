@@ -13,7 +13,15 @@ from pydantic_ai.capabilities import Instrumentation
 from pydantic_ai.messages import ToolReturnPart
 
 from adapters.pydantic_ai.scripted import Script, use
-from kitaru_nb import KitaruClient, KitaruDivergenceError, KitaruExecutionError, KitaruUsageError, checkpoint, flow
+from kitaru_nb import (
+    KitaruClient,
+    KitaruDivergenceError,
+    KitaruExecutionError,
+    KitaruUsageError,
+    KitaruUserCodeError,
+    checkpoint,
+    flow,
+)
 from kitaru_nb.model import CheckpointCall
 from kitaru_nb.surfaces.adapters.prices import register_price
 from kitaru_nb.surfaces.adapters.pydantic_ai import KitaruAgent, KitaruDurability
@@ -446,3 +454,31 @@ def test_metadata_that_is_no_option_is_refused(metadata: Any, found: str) -> Non
     with pytest.raises(KitaruExecutionError, match=found):
         work.run().wait()
     assert ran == []
+
+
+def test_a_tool_can_run_with_other_arguments_in_a_replay() -> None:
+    ran: list[Any] = []
+    script = Script(use("measure", "c1", place={"name": "Zugspitze", "height": "2962"}), "It is high.")
+    agent: Agent[None, str] = Agent(script.model, name="guide")
+
+    @agent.tool_plain
+    def measure(place: Place) -> str:
+        """Measure a mountain."""
+        ran.append(place)
+        return f"{place.name} measured"
+
+    @flow
+    def climb() -> str:
+        return KitaruAgent(agent).run_sync("How high?").output
+
+    handle = climb.run()
+    assert handle.wait() == "It is high."
+    given = {"arguments.measure": {"place": {"name": "Watzmann", "height": "2713.1"}}}
+    again = climb.replay(handle.exec_id, overrides=given)
+    assert again.wait() == "It is high."
+    assert ran == [Place(name="Zugspitze", height=Decimal(2962)), Place(name="Watzmann", height=Decimal("2713.1"))]
+    assert named(again.exec_id, "measure").artifacts[0].preview["text"] == "'Watzmann measured'"
+    with pytest.raises(KitaruUserCodeError, match="'measure' can't take the arguments") as caught:
+        climb.replay(handle.exec_id, overrides={"arguments.measure": {"place": 3}}).wait()
+    assert "arguments.measure" in str(caught.value.__cause__)
+    assert len(ran) == 2

@@ -27,6 +27,7 @@ from kitaru_nb.core.flow import Flow
 from kitaru_nb.core.runtime import Runtime
 from kitaru_nb.surfaces.operations.table import OPERATIONS
 from tests.http import flows
+from tests.http.deploying import Deployer
 from tests.http.httpkit import SECONDS, Served, until
 
 ROOT = Path(__file__).parents[2]
@@ -240,3 +241,65 @@ def test_a_session_belongs_to_the_token_that_began_it(runtime: Runtime, tmp_path
             f"{served.url}/mcp", json={"jsonrpc": "2.0", "id": 2, "method": "tools/list"}, headers=theirs
         )
         assert stolen.status_code in (400, 403, 404)
+
+
+@pytest.fixture
+def deploy(runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Deployer:
+    """Deploys flows into the journal."""
+    return Deployer(runtime, tmp_path, monkeypatch)
+
+
+async def test_an_agent_lists_reads_invokes_and_routes_deployments(
+    runtime: Runtime, tmp_path: Path, deploy: Deployer
+) -> None:
+    deploy("brief")
+    deploy("brief", tags="prod")
+    by = "claude-code for the work"
+    with serving(runtime, tmp_path) as served:
+        async with over_http(served, "work") as client:
+            listed = await call(client, "kitaru_deployments_list", flow="brief")
+            assert [(d["version"], d["tags"]) for d in listed["items"]] == [(2, ["prod"]), (1, ["default"])]
+            found = await call(client, "kitaru_deployments_get", flow="brief@prod")
+            assert found["parameters"]["required"] == ["topic"]
+            refused = await client.call_tool("kitaru_deployments_invoke", {"flow": "brief", "inputs": {"topic": 3}})
+            assert refused.is_error
+            assert "Input 'topic' of brief@v1 is 3" in refused.content[0].text  # type: ignore[union-attr]
+            started = await call(client, "kitaru_deployments_invoke", flow="brief@prod", inputs={"topic": "tides"})
+            await call(client, "kitaru_deployments_tag", flow="brief", version=1, tag="prod")
+            back = await call(client, "kitaru_deployments_rollback", flow="brief", tag="prod")
+            assert back["version"] == 2
+            await call(client, "kitaru_deployments_untag", flow="brief", tag="prod")
+            history = await call(client, "kitaru_deployments_history", flow="brief", tag="prod")
+            assert [(c["by"], c["version"]) for c in history["items"]] == [("ana", 2), (by, 1), (by, 2), (by, None)]
+            stacks = await call(client, "kitaru_stacks_list")
+            assert [s["name"] for s in stacks["items"]] == ["local", "process"]
+        exec_id = started["exec_id"]
+        until(lambda: runtime.journal.execution(exec_id).status.ended, "the end")
+    assert KitaruClient(runtime).artifacts.get(f"{exec_id}/result").load() == "all about tides, edition 2"
+    assert runtime.journal.history(exec_id)[0].body["by"] == by
+
+
+@pytest.mark.parametrize(
+    ("role", "refused"),
+    [
+        ("view", ["invoke", "tag", "untag", "rollback", "delete"]),
+        ("operate", ["invoke", "tag", "untag", "rollback", "delete"]),
+        ("work", ["delete"]),
+        ("admin", []),
+    ],
+)
+async def test_who_may_not_doesnt_even_see_the_tool(
+    runtime: Runtime, tmp_path: Path, deploy: Deployer, role: str, refused: list[str]
+) -> None:
+    deploy("brief")
+    with serving(runtime, tmp_path) as served:
+        async with over_http(served, role) as client:
+            there = {tool.name for tool in (await client.list_tools()).tools}
+            acts = ("invoke", "tag", "untag", "rollback", "delete")
+            assert [act for act in acts if f"kitaru_deployments_{act}" not in there] == refused
+            for act in refused:
+                answer = await client.call_tool(f"kitaru_deployments_{act}", {"flow": "brief"})
+                assert answer.is_error
+                assert f"has the role {role}; deployments.{act} needs" in answer.content[0].text  # type: ignore[union-attr]
+    assert runtime.journal.executions(limit=1) == []
+    assert len(deploy.deployments.history("brief")) == 2

@@ -31,6 +31,7 @@ lint: $(STAMP)  ## ruff, mypy and the import contracts.
 test: $(STAMP) lint  ## Everything: unit, contract, crash, notebook and browser tests.
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --ignore tests/ui --ignore tests/frontend
 	KITARU_CI=1 KITARU_HOME=$$(mktemp -d) $(BIN)/python -m pytest -q --nbval notebooks/tour.ipynb
+	cd labextension && { [ -d node_modules ] || npm ci --no-audit --no-fund; } && npx tsc --noEmit && npx vitest run
 	@# Browsers' driver keeps an event loop running, so these have a process of their own.
 	$(BIN)/python -m pytest -q tests/ui tests/frontend
 

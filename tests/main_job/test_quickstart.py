@@ -79,7 +79,7 @@ def test_the_quickstart_waits_goes_on_in_a_fresh_process_and_replays_paying_no_c
     assert replayed.returncode == 0, replayed.stderr
     second = client.executions.latest()
     assert second.original_exec_id == exec_id
-    assert {c.name: c.status for c in second.checkpoints} == {
+    assert {c.name: c.status for c in second.checkpoints if c.parent is None} == {
         "research": "reused",
         "draft": "completed",
         "publish": "completed",

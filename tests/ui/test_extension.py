@@ -57,6 +57,9 @@ def test_an_approval_in_the_inbox_counts_while_the_kernel_is_dead_and_a_new_one_
     killed = kernel_of(extended_lab, "killed")
     inbox = page.open_side_panel("kitaru:inbox")
     inbox.get_by_role("button", name="Publish a mean of 6.5 knots?").click()
+    # JupyterLab says that the kernel died in a dialog over everything, sooner or later.
+    dialog = page.page.locator(".jp-Dialog")
+    page.page.add_locator_handler(dialog, lambda: dialog.locator(".jp-mod-accept").click())
     os.kill(killed, signal.SIGKILL)
     inbox.get_by_role("button", name="Approve").click()
     expect(inbox.get_by_text("The execution goes on.")).to_be_visible(timeout=30_000)

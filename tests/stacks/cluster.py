@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,10 +14,10 @@ ROOT = Path(__file__).parents[2]
 
 
 def program() -> Path | None:
-    """``cluster.py`` of the folder that KITARU_TEST_K8S names (default: ``../shared/k8s`` beside the checkout)."""
+    """``cluster.py``, where etcd is installed, of the folder that KITARU_TEST_K8S names (default: ``../shared/k8s`` beside the checkout)."""
     folder = Path(os.environ.get("KITARU_TEST_K8S") or ROOT.parent / "shared" / "k8s")
     found = folder / "cluster.py"
-    return found if found.is_file() else None
+    return found if found.is_file() and shutil.which("etcd") else None
 
 
 class Cluster:

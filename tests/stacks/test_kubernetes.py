@@ -27,7 +27,7 @@ from tests.stacks import cluster
 from tests.stacks.cluster import Cluster
 
 needs_cluster = pytest.mark.skipif(
-    cluster.program() is None, reason="no control plane: no etcd, or KITARU_TEST_K8S names no folder with cluster.py"
+    cluster.program() is None, reason="no control plane: no etcd, or no cluster.py where KITARU_TEST_K8S points"
 )
 FULL = {
     "image": "ghcr.io/acme/worker:1",

@@ -14,7 +14,10 @@ ROOT = Path(__file__).parents[2]
 
 
 def program() -> Path | None:
-    """``cluster.py``, where etcd is installed, of the folder that KITARU_TEST_K8S names (default: ``../shared/k8s`` beside the checkout)."""
+    """``cluster.py`` of the folder that KITARU_TEST_K8S names (default: ``../shared/k8s`` beside the checkout).
+
+    None where there is none, or no etcd on this machine.
+    """
     folder = Path(os.environ.get("KITARU_TEST_K8S") or ROOT.parent / "shared" / "k8s")
     found = folder / "cluster.py"
     return found if found.is_file() and shutil.which("etcd") else None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kitaru_nb.core.runtime import settings_in_use
+from kitaru_nb.config import load_settings
 from kitaru_nb.journal.open import open_journal
 from kitaru_nb.model import Execution, ExecutionStatus, LogEntry, to_json, utc
 from kitaru_nb.surfaces.console import Answer, QuickGroup, command, is_machine, print_json_line, record, show
@@ -45,7 +45,11 @@ def list_(
     """List executions, newest first."""
     # The journal's index is all that a list needs. The engine that a client brings along takes longer to import than
     # the list takes to read.
-    settings = settings_in_use()
+    settings = load_settings()
+    if settings.stack not in ("local", "process"):
+        from kitaru_nb.core.runtime import settings_in_use  # loads what most lists don't need
+
+        settings = settings_in_use()
     with closing(open_journal(settings.journal_url, durability=settings.durability)) as journal:
         rows = journal.executions(flow=flow, status=status, before=before, limit=limit)
     items = [{name: to_json(getattr(row, name)) for name in _ROW_FIELDS} for row in rows]

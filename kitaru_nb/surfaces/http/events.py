@@ -48,7 +48,7 @@ class Pulse:
         try:
             await asyncio.wait_for(beat.wait(), seconds)
         except TimeoutError:
-            pass
+            pass  # no news: the caller looks anyway, and sends a ping
         finally:
             self._listeners -= 1
 

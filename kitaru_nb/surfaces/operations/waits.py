@@ -66,12 +66,12 @@ def _cursor(wait: Wait) -> str:
 def _parsed(cursor: str) -> tuple[float, str, str]:
     at, _, rest = cursor.partition("~")
     exec_id, tilde, wait_id = rest.partition("~")
+    if not tilde:
+        raise foreign(cursor)
     try:
-        if tilde:
-            return float(at), exec_id, wait_id
-    except ValueError:
-        pass
-    raise foreign(cursor)
+        return float(at), exec_id, wait_id
+    except ValueError as error:
+        raise foreign(cursor) from error
 
 
 def _shown(desk: Desk, wait: Wait, *, whole: bool = False) -> InboxWait:

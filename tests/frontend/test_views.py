@@ -117,6 +117,7 @@ def test_the_tree_works_by_keyboard_alone(open_page: Opener) -> None:
 
 def test_the_list_of_lanes_shows_the_same_nodes(open_page: Opener, picture: Picture) -> None:
     page = open_page(f"executions/{samples.EXEC}")
+    expect(page.locator(".kt-node").first).to_be_visible()
     drawn = page.locator(".kt-node").count()
     page.get_by_role("button", name="List").click()
     expect(page.locator(".kt-row")).to_have_count(drawn)

@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: demo test lint lab bench docs matrix clean
 
-$(STAMP): pyproject.toml hatch_build.py labextension/package-lock.json
+$(STAMP): pyproject.toml labextension/hatch_build.py labextension/package-lock.json
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[dev]'

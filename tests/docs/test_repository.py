@@ -21,7 +21,7 @@ _CODE = re.compile(r"^```.*?^```|`[^`\n]+`", re.MULTILINE | re.DOTALL)
 _FOREIGN = re.compile(
     r"(?<![\w.~$}])/(?:root|work|Users/\w+|home/\w+)/\w|files\.pythonhosted\.org|\bpypi\.org|registry\.npmjs\.org|proxy\.golang\.org"
 )
-MARKDOWN = [*PAGES, ROOT / "CHANGELOG.md"]
+MARKDOWN = PAGES
 
 
 def anchors(page: Path) -> set[str]:
@@ -81,7 +81,7 @@ def test_the_reference_lists_the_public_names_and_no_others() -> None:
 
 
 def test_versions_agree() -> None:
-    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    changelog = (ROOT / "docs" / "changelog.md").read_text(encoding="utf-8")
     newest = re.search(r"^## \[(\d[^\]]*)\]", changelog, re.MULTILINE)
     assert newest is not None
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -91,7 +91,7 @@ def test_versions_agree() -> None:
 def test_a_page_shows_its_first_cell_and_output_early() -> None:
     lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
     assert "```text" in lines[:30]
-    assert len(lines) < 120
+    assert len(lines) < 150
 
 
 def tracked_files() -> list[Path]:

@@ -26,7 +26,7 @@ CHROMIUM_FLAGS = [
 @pytest.fixture(scope="session", autouse=True)
 def built() -> None:
     """What is tested is what the sources say now."""
-    runpy.run_path(str(ROOT / "hatch_build.py"))["FrontEnd"](ROOT).build()
+    runpy.run_path(str(ROOT / "labextension" / "hatch_build.py"))["FrontEnd"](ROOT).build()
 
 
 @pytest.fixture(scope="session")

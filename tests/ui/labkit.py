@@ -89,7 +89,7 @@ def jupyter_lab(root: Path, private: Path, environment: dict[str, str], *, exten
 
 def _built_extension(private: Path) -> Path:
     """A folder of JupyterLab extensions that holds this tree's; what is stale is built."""
-    subprocess.run([sys.executable, "hatch_build.py"], cwd=ROOT, check=True)
+    subprocess.run([sys.executable, "labextension/hatch_build.py"], cwd=ROOT, check=True)
     folder = private / "labextensions"
     shutil.copytree(ROOT / "kitaru_nb" / "labextension", folder / "kitaru-nb")
     return folder

@@ -71,7 +71,7 @@ class Server:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    subprocess.run([sys.executable, "hatch_build.py"], cwd=ROOT, check=True)
+    subprocess.run([sys.executable, "labextension/hatch_build.py"], cwd=ROOT, check=True)
     found = Server(tmp_path_factory.mktemp("home"))
     found.start()
     yield found

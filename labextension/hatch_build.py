@@ -1,7 +1,7 @@
 """Builds the front end into the wheel and the source distribution, and only when its sources changed.
 
 Needs Node 20.19 or newer; where there is none, the build asks for the one that PyPI has. A source distribution carries
-the built files, so installing from it needs neither. ``python hatch_build.py`` builds by hand what is stale.
+the built files, so installing from it needs neither. ``python labextension/hatch_build.py`` builds by hand what is stale.
 """
 
 from __future__ import annotations
@@ -165,5 +165,5 @@ class FrontEndHook(BuildHookInterface):
 
 
 if __name__ == "__main__":
-    FrontEnd(Path(__file__).resolve().parent).build()
+    FrontEnd(Path(__file__).resolve().parents[1]).build()
     sys.exit(0)

@@ -19,6 +19,10 @@ checkpoint.started    key=call id; name, type, parent, place, inputs [{name, tok
 checkpoint.completed  key=call id; all of ``started`` and started_at, outputs [artifact], duration, metadata,
                       reused {exec_id, call_id}, partial [{name, type, why, do}], cell {...}
 checkpoint.failed     key=call id; name, attempt, failure, final, retry_in; and all of ``started``
+checkpoint.sent       key=call id; an order for another process: name, attempt, epoch, scope, code, modules [artifact],
+                      inputs [artifact], sources; of isolated checkpoints
+checkpoint.returned   key=call id; what that process brought back: name, attempt, epoch, and outputs [artifact] with
+                      metadata, or failure; the worker that waits for it makes ``completed`` or ``failed`` of it
 wait.created          key=wait id; name, question, schema, metadata, until, timeout, parent, after
 wait.resolved         key=wait id; value, by, via, aborted
 log.lines             key=call id or ""; lines [[at, source, level, text]]
@@ -40,7 +44,7 @@ from __future__ import annotations
 import os
 import socket
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
@@ -152,6 +156,13 @@ class Journal(Protocol):
 
     def reference_history(self, name: str) -> list[tuple[float, str | None, str]]:
         """(when, value, by) of every change, oldest first."""
+
+    def watch(self, on_news: Callable[[], None], *, exec_id: str | None = None) -> Callable[[], None]:
+        """Call ``on_news`` soon after anybody appended events, to this execution or to any; return what ends this.
+
+        A hint: it may be called for nothing, and one may be missed, so look now and then without it too. It is called
+        on a thread of the journal's, and must neither block nor raise.
+        """
 
     def close(self) -> None:
         """Release files and connections of this handle; all but another `close` raises `KitaruBackendError` then."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,7 +34,11 @@ class Connections:
         self._lent = 0
         self._closed = False
         self._writer: sqlite3.Connection | None = None
+        self._watching: sqlite3.Connection | None = None
         self._state = threading.Condition(threading.Lock())
+        # Of a handle that nobody closed; at the end of the process too, before Python itself can't do it in order.
+        self._open: set[sqlite3.Connection] = set()
+        weakref.finalize(self, _close_all, self._open)
         try:
             if not path.exists():
                 migrations.create(path, durable=durable)
@@ -46,7 +51,7 @@ class Connections:
     def reader(self) -> Iterator[sqlite3.Connection]:
         """Lend a connection; what SQLite raises meanwhile becomes a `KitaruBackendError`."""
         with self._state:
-            self._check_open()
+            self.check_open()
             connection = self._idle.pop() if self._idle else None
             self._lent += 1
         try:
@@ -59,7 +64,7 @@ class Connections:
 
     def writer(self) -> sqlite3.Connection:
         """The connection that writes. Only one thread at a time may ask for it."""
-        self._check_open()
+        self.check_open()
         if self._writer is None:
             self._writer = self._connect()
         return self._writer
@@ -67,8 +72,20 @@ class Connections:
     def drop_writer(self) -> None:
         """Close the writing connection after trouble; the next `writer` is a fresh one."""
         if self._writer is not None:
-            self._writer.close()
+            self._close(self._writer)
             self._writer = None
+
+    def data_version(self) -> tuple[int, int]:
+        """Differs from the one before when somebody else committed since. Raises `KitaruBackendError`."""
+        with self._state:
+            self.check_open()
+            try:
+                if self._watching is None:
+                    self._watching = self._connect()
+                # Versions of two connections can't be compared: after a fork it is another one.
+                return id(self._watching), self._watching.execute("pragma data_version").fetchone()[0]
+            except sqlite3.Error as error:
+                raise backend_error(self.path, error) from error
 
     def close(self) -> None:
         """Close all connections; those that are lent follow when they come back. Only when nobody writes."""
@@ -97,7 +114,7 @@ class Connections:
         with self._state:
             self._lent -= 1
             if connection is not None and self._closed:
-                connection.close()
+                self._close(connection)
             elif connection is not None:
                 self._idle.append(connection)
             if self._lent == 0:
@@ -105,11 +122,19 @@ class Connections:
 
     def _close_all(self) -> None:
         for connection in self._idle:
-            connection.close()
+            self._close(connection)
         self._idle.clear()
         self.drop_writer()
+        if self._watching is not None:
+            self._close(self._watching)
+            self._watching = None
 
-    def _check_open(self) -> None:
+    def _close(self, connection: sqlite3.Connection) -> None:
+        self._open.discard(connection)
+        connection.close()
+
+    def check_open(self) -> None:
+        """Raises `KitaruBackendError` when this handle was closed."""
         if self._closed:
             raise KitaruBackendError(
                 f"The journal {self.path} was closed.", fix=f'open_journal("sqlite://{self.path}")'
@@ -121,7 +146,7 @@ class Connections:
             try:
                 migrations.migrate(connection)
             finally:
-                connection.close()
+                self._close(connection)
 
     def _connect(self) -> sqlite3.Connection:
         # mode=rw: a file that vanished meanwhile must not come back empty.
@@ -132,10 +157,11 @@ class Connections:
             isolation_level=None,
             check_same_thread=False,
         )
+        self._open.add(connection)
         try:
             self._configure(connection)
         except BaseException:
-            connection.close()
+            self._close(connection)
             raise
         return connection
 
@@ -145,6 +171,11 @@ class Connections:
             connection.execute("pragma fullfsync=1")  # macOS: fsync alone leaves data in the drive's cache
         # An upgrade by a newer version may still be in the write-ahead log, where the header doesn't show it.
         migrations.check_version(self.path, connection.execute("pragma user_version").fetchone()[0])
+
+
+def _close_all(connections: set[sqlite3.Connection]) -> None:
+    while connections:
+        connections.pop().close()
 
 
 def path_of(url: str) -> Path:

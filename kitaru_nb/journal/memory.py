@@ -6,12 +6,13 @@ import itertools
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from kitaru_nb.errors import KitaruBackendError
 from kitaru_nb.journal import rules
 from kitaru_nb.journal.base import DEFAULT_TTL, Journal
 from kitaru_nb.journal.rules import ExecutionRow
+from kitaru_nb.journal.watching import Watchers
 from kitaru_nb.model import ONCE, Event, Execution, ExecutionStatus, Lease, Owner, Wait
 
 StoredEvent = tuple[int, *rules.EventRow]
@@ -26,6 +27,7 @@ class MemoryJournal(Journal):
         with _registry_lock:
             self._data = _registry.setdefault(url, _Data())
         self._closed = False
+        self._watchers = Watchers(lambda: _Listener(self._data))
 
     def create(self, execution: Execution, events: Sequence[Event]) -> Execution:
         row, batch = ExecutionRow.new(execution), rules.prepare(execution.exec_id, events)
@@ -136,8 +138,13 @@ class MemoryJournal(Journal):
         with self._open() as data:
             return list(data.changes.get(name, ()))
 
+    def watch(self, on_news: Callable[[], None], *, exec_id: str | None = None) -> Callable[[], None]:
+        self._open()
+        return self._watchers.add(on_news, exec_id)
+
     def close(self) -> None:
         self._closed = True
+        self._watchers.close()
 
     def _open(self) -> _Data:
         if self._closed:
@@ -150,6 +157,7 @@ class _Data:
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
+        self.grown = threading.Condition(self.lock)
         self.rows: dict[str, ExecutionRow] = {}
         self.by_key: dict[tuple[str, str], str] = {}
         self.events: list[StoredEvent] = []
@@ -179,6 +187,7 @@ class _Data:
         for fields in batch.rows:
             self._index((len(self.events) + 1, *fields))
         row.apply(batch.change)
+        self.grown.notify_all()
 
     def _index(self, stored: StoredEvent) -> None:
         _, exec_id, kind, key, *_, cache_key = stored
@@ -188,6 +197,26 @@ class _Data:
             self.once[exec_id, kind, key] = stored
         if cache_key is not None and kind == "checkpoint.completed":
             self.by_cache_key[cache_key] = stored
+
+
+class _Listener:
+    """News of the data of one name."""
+
+    def __init__(self, data: _Data) -> None:
+        self._data = data
+        self._seen = len(data.events)
+
+    def news(self, timeout: float) -> Collection[str]:
+        with self._data as data:
+            data.grown.wait_for(lambda: len(data.events) > self._seen, timeout)
+            fresh, self._seen = data.events[self._seen :], len(data.events)
+        return {exec_id for _, exec_id, *_ in fresh}
+
+    def interrupt(self) -> None:
+        pass  # it never waits for long
+
+    def close(self) -> None:
+        pass  # there is nothing to let go of
 
 
 _registry: dict[str, _Data] = {}

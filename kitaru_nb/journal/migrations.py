@@ -1,8 +1,9 @@
 """The schema of the SQLite journal as numbered steps. A file's version is the number of steps it has been through.
 
 A step that was released never changes. ``schema.sql`` holds what all steps together make: new files are made from it,
-and a test compares the two. Only this module knows sqlite-utils, and imports it (which takes seconds where pandas is
-installed) when a file is upgraded or opened for reading by people.
+and a test compares the two. The views (``views.sql``) hold no data, and are made anew by each upgrade. Only this module
+knows sqlite-utils, and imports it (which takes seconds where pandas is installed) when a file is upgraded or opened for
+reading by people.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ Migration: TypeAlias = Callable[["sqlite_utils.Database"], None]
 #: In the header of every journal file, so that another program's database is never taken for one.
 APPLICATION_ID = int.from_bytes(b"ktru")
 _SCHEMA = Path(__file__).with_name("schema.sql")
+_VIEWS = Path(__file__).with_name("views.sql")
 
 
 def database(connection: sqlite3.Connection) -> sqlite_utils.Database:
@@ -47,8 +49,8 @@ def create(path: Path, *, durable: bool) -> None:
             connection.execute("pragma journal_mode=wal")
             connection.execute(f"pragma synchronous={'full' if durable else 'normal'}")
             connection.execute(f"pragma application_id={APPLICATION_ID}")
-            schema = _SCHEMA.read_text(encoding="utf-8")
-            connection.executescript(f"begin;\n{schema}\ncommit;")
+            script = "".join(part.read_text(encoding="utf-8") for part in (_SCHEMA, _VIEWS))
+            connection.executescript(f"begin;\n{script}\ncommit;")
         finally:
             connection.close()
         _publish(draft, path, durable)
@@ -140,6 +142,7 @@ def migrate(connection: sqlite3.Connection, migrations: Sequence[Migration] | No
             tables = database(connection)
             for step in steps[version:]:
                 step(tables)
+            _renew_views(connection)
             connection.execute(f"pragma user_version={len(steps)}")
         connection.execute("commit")
     except BaseException:
@@ -148,8 +151,16 @@ def migrate(connection: sqlite3.Connection, migrations: Sequence[Migration] | No
         raise
 
 
+def _renew_views(connection: sqlite3.Connection) -> None:
+    for (name,) in connection.execute("select name from sqlite_master where type = 'view'").fetchall():
+        connection.execute(f'drop view "{name}"')
+    for statement in _VIEWS.read_text(encoding="utf-8").split(";\n"):  # not as a script, which would commit
+        if statement.strip():
+            connection.execute(statement)
+
+
 def structure(connection: sqlite3.Connection) -> str:
-    """The schema of a journal as SQL. Of a file that went through all steps, this is the text of ``schema.sql``."""
+    """The schema of a journal as SQL, views included."""
     statements = [
         "\n".join(line.rstrip() for line in sql.strip().splitlines()) + ";\n"
         for (sql,) in connection.execute("select sql from sqlite_master where sql is not null order by rowid")
@@ -162,9 +173,6 @@ def _v1(db: sqlite_utils.Database) -> None:
     _v1_executions(db)
     _v1_journal(db)
     _v1_references(db)
-    db.create_view("checkpoints", _V1_CHECKPOINTS)
-    db.create_view("artifacts", _V1_ARTIFACTS)
-    db.create_view("waits", _V1_WAITS)
 
 
 def _v1_executions(db: sqlite_utils.Database) -> None:
@@ -245,124 +253,9 @@ def _v1_references(db: sqlite_utils.Database) -> None:
     changes.create_index(["name", "id"])
 
 
-def _iso(instant: str) -> str:
-    return f"strftime('%Y-%m-%dT%H:%M:%fZ', {instant}, 'unixepoch')"
-
-
-# One line for each call: its completion, else its newest event, says how it stands. SQLite takes the bare columns from
-# the row where max() is; 1 << 62 puts completions above all, because a late `started` may follow one.
-_V1_CHECKPOINTS = f"""
-    select exec_id, call_id, name, type, status,
-        {_iso("started")} as started_at,
-        case when status in ('running', 'retrying') then null else {_iso("coalesce(started + seconds, at)")} end
-            as ended_at,
-        seconds, attempt, parent, error, reused_from
-    from (
-        select exec_id, key as call_id, at, max(seq + case kind when 'checkpoint.completed' then 1 << 62 else 0 end),
-            json_extract(body, '$.name') as name,
-            json_extract(body, '$.type') as type,
-            case kind
-                when 'checkpoint.completed' then
-                    case when json_extract(body, '$.reused') is null then 'completed' else 'reused' end
-                when 'checkpoint.failed' then
-                    case when json_extract(body, '$.final') then 'failed' else 'retrying' end
-                else 'running' end as status,
-            coalesce(json_extract(body, '$.started_at'), case kind when 'checkpoint.started' then at end) as started,
-            json_extract(body, '$.duration') as seconds,
-            json_extract(body, '$.attempt') as attempt,
-            json_extract(body, '$.parent') as parent,
-            json_extract(body, '$.failure.message') as error,
-            json_extract(body, '$.reused.exec_id') as reused_from
-        from journal
-        where kind in ('checkpoint.started', 'checkpoint.completed', 'checkpoint.failed')
-        group by exec_id, key)"""
-
-_V1_ARTIFACTS = f"""
-    select exec_id, call_id,
-        json_extract(artifact, '$.name') as name,
-        json_extract(artifact, '$.kind') as kind,
-        json_extract(artifact, '$.python_type') as python_type,
-        json_extract(artifact, '$.media_type') as media_type,
-        json_extract(artifact, '$.size') as size,
-        json_extract(artifact, '$.preview.text') as preview,
-        case when json_extract(artifact, '$.inline') is null then 'store' else 'journal' end as stored_in,
-        json_extract(artifact, '$.digest') as digest,
-        {_iso("at")} as created_at,
-        json_extract(artifact, '$.artifact_id') as artifact_id
-    from (
-        select exec_id, journal.key as call_id, at, output.value as artifact
-        from journal, json_each(body, '$.outputs') as output
-        where journal.kind = 'checkpoint.completed'
-        union all
-        select exec_id, null, at, input.value from journal, json_each(body, '$.inputs') as input
-        where journal.kind = 'execution.created'
-        union all
-        select exec_id, json_extract(body, '$.call'), at, json_extract(body, '$.artifact') from journal
-        where kind = 'artifact.saved'
-        union all
-        select exec_id, null, at, json_extract(body, '$.result') from journal
-        where kind = 'execution.completed' and json_extract(body, '$.result') is not null)"""
-
-_V1_WAITS = f"""
-    select created.exec_id as exec_id, created.key as wait_id,
-        json_extract(created.body, '$.name') as name,
-        json_extract(created.body, '$.question') as question,
-        case when resolved.seq is null then 'pending'
-            when json_extract(resolved.body, '$.aborted') then 'aborted' else 'resolved' end as status,
-        case json_type(resolved.body, '$.value') when 'true' then 'true' when 'false' then 'false'
-            else json_extract(resolved.body, '$.value') end as value,
-        json_extract(resolved.body, '$.by') as resolved_by,
-        json_extract(resolved.body, '$.via') as via,
-        {_iso("created.at")} as created_at,
-        {_iso("json_extract(created.body, '$.until')")} as until,
-        {_iso("resolved.at")} as resolved_at,
-        resolved.at - created.at as seconds
-    from journal as created
-    left join journal as resolved on resolved.exec_id = created.exec_id
-        and resolved.kind = 'wait.resolved' and resolved.key = created.key
-    where created.kind = 'wait.created'"""
-
-
 def _v2(db: sqlite_utils.Database) -> None:
-    """Outputs leave out what their event says, and what nearly all have: the views fill it in."""
-    for name, select in (("checkpoints", _V2_CHECKPOINTS), ("artifacts", _V2_ARTIFACTS)):
-        db.execute(f'drop view "{name}"')
-        db.create_view(name, select)
+    """Outputs leave out what their event says, and what nearly all have; the views fill it in."""
 
-
-_V2_CHECKPOINTS = _V1_CHECKPOINTS.replace(
-    "json_extract(body, '$.attempt') as attempt",
-    """coalesce(json_extract(body, '$.attempt'), case
-                when kind = 'checkpoint.completed' and json_extract(body, '$.reused') is null then 1 end) as attempt""",
-)
-
-_V2_ARTIFACTS = f"""
-    select exec_id, call_id,
-        coalesce(json_extract(artifact, '$.name'), call_name) as name,
-        coalesce(json_extract(artifact, '$.kind'), 'output') as kind,
-        json_extract(artifact, '$.python_type') as python_type,
-        coalesce(json_extract(artifact, '$.media_type'),
-            case json_extract(artifact, '$.serializer') when 'json' then 'application/json' end) as media_type,
-        json_extract(artifact, '$.size') as size,
-        json_extract(artifact, '$.preview.text') as preview,
-        case when json_extract(artifact, '$.inline') is null then 'store' else 'journal' end as stored_in,
-        json_extract(artifact, '$.digest') as digest,
-        {_iso("at")} as created_at,
-        coalesce(json_extract(artifact, '$.artifact_id'), exec_id || '/' || coalesce(call_id, '') || '/' ||
-            coalesce(json_extract(artifact, '$.name'), call_name)) as artifact_id
-    from (
-        select exec_id, journal.key as call_id, at, output.value as artifact, json_extract(body, '$.name') as call_name
-        from journal, json_each(body, '$.outputs') as output
-        where journal.kind = 'checkpoint.completed'
-        union all
-        select exec_id, null, at, input.value, null from journal, json_each(body, '$.inputs') as input
-        where journal.kind = 'execution.created'
-        union all
-        select exec_id, json_extract(body, '$.call'), at, json_extract(body, '$.artifact'), null from journal
-        where kind = 'artifact.saved'
-        union all
-        select exec_id, null, at, json_extract(body, '$.result'), null from journal
-        where kind = 'execution.completed' and json_extract(body, '$.result') is not null)"""
 
 MIGRATIONS: tuple[Migration, ...] = (_v1, _v2)
 SCHEMA_VERSION = len(MIGRATIONS)

@@ -14,6 +14,8 @@ BACKENDS = {
     "sqlite": "kitaru_nb.journal.sqlite:SqliteJournal",
     "memory": "kitaru_nb.journal.memory:MemoryJournal",
     "postgresql": "kitaru_nb.journal.postgres:PostgresJournal",
+    "https": "kitaru_nb.journal.http:HttpJournal",
+    "http": "kitaru_nb.journal.http:HttpJournal",
 }
 #: Scheme → the extra that brings what its back end needs.
 EXTRAS = {"postgresql": "postgres"}
@@ -23,8 +25,8 @@ def open_journal(url: str, *, durability: Literal["power", "process"] = "power")
     """Open the journal at ``url``; a SQLite file that doesn't exist is created, with its folder.
 
     Args:
-        url: ``sqlite:///absolute/path``, ``postgresql://user@host/database`` or ``memory://NAME`` (the same name is the
-            same data within a process).
+        url: ``sqlite:///absolute/path``, ``postgresql://user@host/database``, ``https://host`` of a server that has
+            the journal, or ``memory://NAME`` (the same name is the same data within a process).
         durability: what a commit survives: ``power`` loss, or only the death of the ``process``, which is faster.
 
     Raises:
@@ -49,3 +51,12 @@ def open_journal(url: str, *, durability: Literal["power", "process"] = "power")
             fix=f"pip install 'kitaru-nb[{EXTRAS[scheme]}]'",
         ) from error
     return backend(url, durability=durability)
+
+
+def shown(url: str) -> str:
+    """The URL of a journal as people may see it: without the password or token in it."""
+    scheme, separator, rest = url.partition("://")
+    place, slash, path = rest.partition("/")
+    who, at, host = place.rpartition("@")
+    who = "" if scheme in ("http", "https") else who.partition(":")[0]
+    return f"{scheme}{separator}{who}{at if who else ''}{host}{slash}{path}"

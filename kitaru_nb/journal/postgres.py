@@ -27,8 +27,9 @@ from kitaru_nb.journal import rules
 from kitaru_nb.journal.base import DEFAULT_TTL, Journal
 
 # Before psycopg: it says what to install.
-from kitaru_nb.journal.postgres_connections import Connection, Row, Server, split_url
+from kitaru_nb.journal.postgres_connections import CLOCK, Connection, Row, Server, split_url
 from kitaru_nb.journal.rules import COLUMNS, Batch, ExecutionRow
+from kitaru_nb.journal.watching import Watchers
 from kitaru_nb.model import ONCE, Event, Execution, ExecutionStatus, Lease, Owner, Wait
 
 T = TypeVar("T")
@@ -43,6 +44,7 @@ _ENDED = [status.value for status in ExecutionStatus if status.ended]
 _ARRAYS = "%s::text[], %s::text[], %s::float8[], %s::text[], %s::bytea[], %s::text[], %s::float8[]"
 _APPEND = f"select {{s}}.append(%s, %s, {_ARRAYS}, %s, %s, %s)"
 _STORE = f"select {{s}}.store(%s, {_ARRAYS})"
+_TAKE_TURN = f"select {CLOCK} from {{s}}.take_turn()"
 _NOT_FOUND, _FENCED = "KN404", "KN409"
 
 
@@ -81,6 +83,7 @@ class PostgresJournal(Journal):
         self._statements: dict[str, sql.Composed] = {}
         self._queue: deque[Append] = deque()
         self._turn = threading.Lock()
+        self._watchers = Watchers(self._server.listen)
         try:
             self._transact(lambda connection: self._migrate(connection, schema), turn=False)
         except BaseException:
@@ -199,18 +202,11 @@ class PostgresJournal(Journal):
         before: str | None = None,
         limit: int = 50,
     ) -> list[Execution]:
-        wanted: dict[str, str | float | None] = {
-            "flow = %s": flow,
-            "status = %s": rules.stored_status(status),
-            "id < %s": before,
-        }
-        if status is ExecutionStatus.RUNNING:
-            wanted["lease_expires_at > %s"] = self._server.now()
-        given = {clause: value for clause, value in wanted.items() if value is not None}
+        clauses, values = rules.wanted("%s", self._server.now(), flow=flow, status=status, before=before)
         page = max(limit, 0)
 
         def work(connection: Connection) -> list[Execution]:
-            rows = self._pages(connection, given, page)
+            rows = self._pages(connection, clauses, values, page)
             return list(itertools.islice(rules.select(rows, status, self._server.now()), page))
 
         return self._read(work)
@@ -250,7 +246,12 @@ class PostgresJournal(Journal):
         changes = "select at, value, by from {s}.ref_changes where name = %s order by id"
         return [(at, value, by) for at, value, by in self._read(lambda c: self._run(c, changes, name).fetchall())]
 
+    def watch(self, on_news: Callable[[], None], *, exec_id: str | None = None) -> Callable[[], None]:
+        self._server.check_open()
+        return self._watchers.add(on_news, exec_id)
+
     def close(self) -> None:
+        self._watchers.close()
         with self._turn:
             self._server.close()
 
@@ -331,8 +332,9 @@ class PostgresJournal(Journal):
             tried = True
             try:
                 with connection.transaction():
-                    if turn:
-                        self._run(connection, "select {s}.take_turn()")
+                    if turn:  # the clock is asked each time: this machine's may be set meanwhile
+                        (theirs,) = self._run(connection, _TAKE_TURN).fetchone() or (time.time(),)
+                        self._server.set_clock(theirs)
                     return work(connection)
             except psycopg.errors.UniqueViolation as error:
                 raise self._conflict(connection, batch or Batch([], None)) from error
@@ -366,13 +368,13 @@ class PostgresJournal(Journal):
                 fix="pip install --upgrade kitaru-nb",
             )
 
-    def _pages(self, connection: Connection, given: dict[str, Any], size: int) -> Iterator[ExecutionRow]:
+    def _pages(self, connection: Connection, wanted: list[str], values: list[Any], size: int) -> Iterator[ExecutionRow]:
         """Rows, newest first, a page at a time: which of them people see as running is decided by the reader."""
         last: list[str] = []
         while size > 0:
-            clauses = " and ".join([*given, *(["id < %s"] if last else [])]) or "true"
+            clauses = " and ".join([*wanted, *(["id < %s"] if last else [])]) or "true"
             statement = f"select {_ROW} from {{s}}.executions where {clauses} order by id desc limit %s"
-            found = self._run(connection, statement, *given.values(), *last, size).fetchall()
+            found = self._run(connection, statement, *values, *last, size).fetchall()
             yield from map(ExecutionRow.of, found)
             if len(found) < size:
                 return

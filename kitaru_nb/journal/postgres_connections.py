@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -16,6 +17,9 @@ from kitaru_nb.errors import KitaruBackendError, KitaruUsageError
 T = TypeVar("T")
 Row = tuple[Any, ...]
 Connection = psycopg.Connection[Row]
+
+#: The server's clock as Unix seconds.
+CLOCK = "extract(epoch from clock_timestamp())::float8"
 
 
 class Server:
@@ -31,6 +35,7 @@ class Server:
         self._pid = os.getpid()
         self._closed = False
         self._ahead = 0.0
+        weakref.finalize(self, _close_all, self._idle, self._pid)  # where nobody closed the handle
 
     def now(self) -> float:
         """The server's clock, Unix seconds: leases of workers whose own clocks differ are judged by one."""
@@ -62,8 +67,7 @@ class Server:
     @contextmanager
     def connection(self) -> Iterator[Connection]:
         """A connection for this thread alone. One that broke isn't used again."""
-        if self._closed:
-            raise KitaruBackendError(f"The journal {self.url} was closed.", fix=f"open_journal({self.url!r})")
+        self.check_open()
         if self._pid != os.getpid():  # forked: the connections are the parent's, and closing them would be seen there
             self._others, self._idle, self._pid = self._others + self._idle, [], os.getpid()
         try:
@@ -84,6 +88,23 @@ class Server:
             else:
                 self._idle.append(connection)
 
+    def set_clock(self, theirs: float) -> None:
+        """The server's clock shows ``theirs`` now."""
+        self._ahead = theirs - time.time()
+
+    def listen(self) -> Notifications:
+        """What the server says of news, on a connection of its own. Raises `KitaruBackendError`."""
+        self.check_open()
+        try:
+            return Notifications(self._connect(), self._failed)
+        except psycopg.Error as error:
+            raise self._failed(error) from error
+
+    def check_open(self) -> None:
+        """Raises `KitaruBackendError` when this handle was closed."""
+        if self._closed:
+            raise KitaruBackendError(f"The journal {self.url} was closed.", fix=f"open_journal({self.url!r})")
+
     def close(self) -> None:
         """Close what nobody uses; what is in use is closed after it."""
         self._closed = True
@@ -94,15 +115,40 @@ class Server:
         connection = psycopg.connect(self._conninfo, autocommit=True, connect_timeout=10)
         if not self._durable:
             connection.execute("set synchronous_commit = off")
-        asked = time.time()
-        (theirs,) = connection.execute("select extract(epoch from clock_timestamp())::float8").fetchone() or (asked,)
-        self._ahead = theirs - (asked + time.time()) / 2
+        (theirs,) = connection.execute(f"select {CLOCK}").fetchone() or (time.time(),)
+        self.set_clock(theirs)
         return connection
 
     def _failed(self, error: psycopg.Error) -> KitaruBackendError:
         return KitaruBackendError(
             f"The journal {self.url} failed: {_first_line(error)}.", fix="check the server, the URL and its rights"
         )
+
+
+class Notifications:
+    """A listener for the notifications that `store` sends (postgres.sql): each names an execution that grew."""
+
+    def __init__(self, connection: Connection, failed: Callable[[psycopg.Error], KitaruBackendError]) -> None:
+        self._connection = connection
+        self._failed = failed
+        connection.execute("listen kitaru")
+
+    def news(self, timeout: float) -> Collection[str]:
+        try:
+            return {heard.payload for heard in self._connection.notifies(timeout=timeout, stop_after=1)}
+        except psycopg.Error as error:
+            raise self._failed(error) from error
+
+    def interrupt(self) -> None:
+        pass  # it never waits for long
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def _close_all(connections: list[Connection], pid: int) -> None:
+    while connections and pid == os.getpid():  # a child after a fork must leave those of its parent alone
+        connections.pop().close()
 
 
 def _may_pass(error: psycopg.Error) -> bool:

@@ -175,6 +175,20 @@ def stored_status(status: ExecutionStatus | None) -> str | None:
     return _RUNNING if status is _INTERRUPTED else status.value if status else None
 
 
+def wanted(
+    mark: str, now: float, *, flow: str | None, status: ExecutionStatus | None, before: str | None
+) -> tuple[list[str], list[str | float]]:
+    """SQL clauses that the rows of a list must meet, with ``mark`` for each value, and the values. `select` decides."""
+    given: dict[str, str | float | None] = {
+        f"flow = {mark}": flow,
+        f"status = {mark}": stored_status(status),
+        f"id < {mark}": before,
+        f"lease_expires_at > {mark}": now if status is ExecutionStatus.RUNNING else None,
+    }
+    found = {clause: value for clause, value in given.items() if value is not None}
+    return list(found), list(found.values())
+
+
 def select(
     rows: Iterable[ExecutionRow], status: ExecutionStatus | None, now: float | None = None
 ) -> Iterator[Execution]:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import sqlite3
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,10 +20,14 @@ from kitaru_nb.journal.base import DEFAULT_TTL, Journal
 from kitaru_nb.journal.commit import GroupCommit
 from kitaru_nb.journal.connections import Connections, path_of
 from kitaru_nb.journal.rules import COLUMNS, ExecutionRow
+from kitaru_nb.journal.watching import Watchers
 from kitaru_nb.model import Event, Execution, ExecutionStatus, Lease, Owner, Wait
 
 if TYPE_CHECKING:
     import sqlite_utils
+
+#: How often the file is asked whether it grew, while anybody watches.
+LOOK_EVERY = 0.02
 
 _EVENT = "seq, exec_id, kind, key, at, body, blob, cache_key"
 _INSERT_EVENT = "insert into journal (exec_id, kind, key, at, body, blob, cache_key) values (?, ?, ?, ?, ?, ?, ?)"
@@ -48,6 +53,7 @@ class SqliteJournal(Journal):
         self.url = f"sqlite://{self.path}"
         self._connections = Connections(self.path, durable=durability == "power")
         self._commits = GroupCommit(self._connections)
+        self._watchers = Watchers(lambda: _Listener(self._connections))
 
     def create(self, execution: Execution, events: Sequence[Event]) -> Execution:
         row, batch = ExecutionRow.new(execution), rules.prepare(execution.exec_id, events)
@@ -132,19 +138,9 @@ class SqliteJournal(Journal):
         before: str | None = None,
         limit: int = 50,
     ) -> list[Execution]:
-        wanted: dict[str, str | float | None] = {
-            "flow = ?": flow,
-            "status = ?": rules.stored_status(status),
-            "id < ?": before,
-        }
-        if status is ExecutionStatus.RUNNING:
-            wanted["lease_expires_at > ?"] = time.time()
-        given = {clause: value for clause, value in wanted.items() if value is not None}
-        sql = f"select {_ROW} from executions where {' and '.join(given) or '1'} order by id desc"
-        with (
-            self._connections.reader() as connection,
-            closing(connection.execute(sql, tuple(given.values()))) as cursor,
-        ):
+        clauses, values = rules.wanted("?", time.time(), flow=flow, status=status, before=before)
+        sql = f"select {_ROW} from executions where {' and '.join(clauses) or '1'} order by id desc"
+        with self._connections.reader() as connection, closing(connection.execute(sql, values)) as cursor:
             rows = (ExecutionRow.of(columns) for columns in cursor)
             return list(itertools.islice(rules.select(rows, status), max(limit, 0)))
 
@@ -199,7 +195,12 @@ class SqliteJournal(Journal):
                 "select at, value, by from ref_changes where name = ? order by id", (name,)
             ).fetchall()
 
+    def watch(self, on_news: Callable[[], None], *, exec_id: str | None = None) -> Callable[[], None]:
+        self._connections.check_open()
+        return self._watchers.add(on_news, exec_id)
+
     def close(self) -> None:
+        self._watchers.close()
         self._commits.close()
 
     def database(self) -> sqlite_utils.Database:
@@ -211,6 +212,29 @@ class SqliteJournal(Journal):
         with self._connections.reader() as connection:
             found = connection.execute(f"select {_EVENT} from journal where {where}", parameters).fetchall()
         return rules.events_of(found)
+
+
+class _Listener:
+    """Asks SQLite whether anybody committed: a few microseconds, without a query."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+        self._ended = threading.Event()
+        self._version = connections.data_version()
+
+    def news(self, timeout: float) -> Collection[str] | None:
+        ends = time.monotonic() + timeout
+        while (version := self._connections.data_version()) == self._version:
+            if time.monotonic() > ends or self._ended.wait(LOOK_EVERY):
+                return ()
+        self._version = version
+        return None
+
+    def interrupt(self) -> None:
+        self._ended.set()
+
+    def close(self) -> None:
+        pass  # the connection is closed with the others
 
 
 def _insert(connection: sqlite3.Connection, batch: rules.Batch) -> int:

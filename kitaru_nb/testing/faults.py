@@ -125,6 +125,9 @@ class FaultyJournal(Journal):
     def reference_history(self, name: str) -> list[tuple[float, str | None, str]]:
         return self.fate.step(self._journal.reference_history, name)
 
+    def watch(self, on_news: Callable[[], None], *, exec_id: str | None = None) -> Callable[[], None]:
+        return self._journal.watch(on_news, exec_id=exec_id)
+
     def close(self) -> None:
         self._journal.close()
 

@@ -55,6 +55,17 @@ def hold(pipe: Pipe, url: str, exec_id: str) -> None:
     _wait_for_the_end(pipe, journal)
 
 
+def claim_by_wrong_clocks(pipe: Pipe, url: str, exec_id: str) -> None:
+    """For each number of seconds that comes: claim for a minute with a clock that is so much ahead; send the lease or
+    the error. None is the end."""
+    true_time = time.time
+    while (skew := pipe.recv()) is not None:
+        time.time = lambda skew=skew: true_time() + skew  # type: ignore[misc]
+        journal = open_journal(url)
+        pipe.send(_outcome(lambda journal=journal: journal.claim(exec_id, this_process(), ttl=60)))  # type: ignore[misc]
+        journal.close()
+
+
 def append_with(pipe: Pipe, url: str, lease: Lease) -> None:
     """Append one event under ``lease``; send the seq or the error."""
     journal = open_journal(url)

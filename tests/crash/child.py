@@ -1,6 +1,7 @@
 """A worker that the tests start and kill: ``python child.py``, with what it shall do as a line of JSON on stdin.
 
-It says ``ready`` once everything is imported, so that a kill hits work and not the start of Python.
+It says ``ready`` once everything is imported, so that a kill hits work and not the start of Python. ``python child.py
+FD`` is a nursery: it forks such a worker for each order that comes through the pipe, and tells its id and exit code.
 """
 
 from __future__ import annotations
@@ -9,9 +10,12 @@ import json
 import os
 import signal
 import sys
+from multiprocessing.connection import Connection
 from typing import Any
 
 import crash.flows
+import kitaru_nb.journal.http
+import kitaru_nb.journal.postgres
 import kitaru_nb.journal.sqlite
 from kitaru_nb.config import load_settings
 from kitaru_nb.core.runtime import Runtime
@@ -20,7 +24,7 @@ from kitaru_nb.model import ExecutionStatus
 from kitaru_nb.testing.faults import Died, Fate, FaultyJournal
 from kitaru_nb.worker import exit_code, work
 
-PRELOADED = (crash.flows, kitaru_nb.journal.sqlite)
+PRELOADED = (crash.flows, kitaru_nb.journal.http, kitaru_nb.journal.postgres, kitaru_nb.journal.sqlite)
 
 
 class Kill(Fate):
@@ -34,10 +38,8 @@ class Kill(Fate):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def main() -> int:
-    """Advance the execution of the order; the exit code of a worker. An error is a line on stderr."""
-    print("ready", flush=True)
-    order = json.loads(sys.stdin.readline())
+def work_on(order: dict[str, Any]) -> int:
+    """Advance the execution of an order; the exit code of a worker. An error is a line on stderr."""
     runtime = Runtime(load_settings())
     if "at" in order:
         journal = FaultyJournal(runtime.journal)
@@ -51,6 +53,32 @@ def main() -> int:
     except KitaruError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
+
+
+def nurse(pipe: Connection) -> int:
+    """Fork a worker for each order, one after another, until the pipe ends. In a worker: its exit code."""
+    while True:
+        try:
+            order = pipe.recv()
+        except EOFError:
+            return 0
+        pid = os.fork()
+        if pid == 0:
+            pipe.close()
+            errors = os.open(order["errors"], os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
+            os.dup2(errors, 2)
+            os.close(errors)
+            return work_on(order)
+        pipe.send(pid)
+        pipe.send(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+
+
+def main() -> int:
+    """A worker with one order from stdin, or a nursery."""
+    if len(sys.argv) > 1:
+        return nurse(Connection(int(sys.argv[1])))
+    print("ready", flush=True)
+    return work_on(json.loads(sys.stdin.readline()))
 
 
 if __name__ == "__main__":

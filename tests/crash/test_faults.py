@@ -26,8 +26,7 @@ from kitaru_nb.core.create import create_execution
 from kitaru_nb.core.flow import Flow
 from kitaru_nb.core.runtime import Runtime
 from kitaru_nb.journal.base import DEFAULT_TTL, Journal
-from kitaru_nb.journal.memory import MemoryJournal
-from kitaru_nb.journal.sqlite import SqliteJournal
+from kitaru_nb.journal.open import open_journal
 from kitaru_nb.model import Event, ExecutionStatus, Lease, Owner
 from kitaru_nb.testing.faults import Died, FaultyJournal, FaultyStore
 
@@ -110,17 +109,21 @@ def is_dead(runtime: Runtime) -> bool:
 
 @pytest.fixture
 def worlds(
-    tmp_path: Path, dead_pid: int, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    tmp_path: Path,
+    dead_pid: int,
+    journals: Callable[[str], str | None],
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> Iterator[Callable[[], World]]:
     """Makes worlds whose journal is the test's parameter, memory by default."""
+    kind = getattr(request, "param", "memory")
     counter = itertools.count()
     opened: list[Journal] = []
 
     def make() -> World:
         folder = tmp_path / f"world-{next(counter)}"
-        url = f"sqlite://{folder}.db"
-        sqlite = getattr(request, "param", "memory") == "sqlite"
-        journal = SqliteJournal(url, durability="process") if sqlite else MemoryJournal(f"memory://{folder}")
+        url = journals(kind) or {"sqlite": f"sqlite://{folder}.db", "memory": f"memory://{folder}"}[kind]
+        journal = open_journal(url, durability="process")
         opened.append(journal)
         world = World(folder, journal, dead_pid)
         monkeypatch.setenv("CRASH_RAN", str(world.witness.side_file))
@@ -140,11 +143,18 @@ def undisturbed(worlds: Callable[[], World], program: Flow[..., Any]) -> tuple[A
 
 
 def crash_everywhere(
-    worlds: Callable[[], World], program: Flow[..., Any], where: Literal["journal", "store"], when: When, *, deaths: int
+    worlds: Callable[[], World],
+    program: Flow[..., Any],
+    where: Literal["journal", "store"],
+    when: When,
+    *,
+    deaths: int,
+    stride: int = 1,
 ) -> int:
-    """Die at operation n of ``deaths`` lives in a row, for n = 1, 2 … until no operation is left; the last n."""
+    """Die at operation n of ``deaths`` lives in a row, for each n (or each ``stride``-th) until no operation is left;
+    how many there were."""
     result, recorded = undisturbed(worlds, program)
-    for n in itertools.count(1):
+    for n in itertools.count(1, stride):
         world = worlds()
         died = 0
         for _ in range(deaths):
@@ -160,13 +170,27 @@ def crash_everywhere(
     raise AssertionError
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("program", [journey, journey_async], ids=lambda f: f.name)
-@pytest.mark.parametrize("worlds", ["memory", "sqlite"], indirect=True)
+@pytest.mark.parametrize(
+    ("worlds", "program", "when"),
+    [
+        *itertools.product(["memory"], [journey, journey_async], ["before", "after"]),
+        ("sqlite", journey, "before"),
+        ("sqlite", journey_async, "after"),
+        ("postgresql", journey_async, "after"),
+        ("http", journey, "after"),
+    ],
+    indirect=["worlds"],
+    ids=lambda value: value.name if isinstance(value, Flow) else str(value),
+)
 def test_death_at_any_operation_of_the_journal_loses_nothing_and_repeats_nothing(
-    worlds: Callable[[], World], program: Flow[..., Any], when: When, capsys: pytest.CaptureFixture[str]
+    worlds: Callable[[], World],
+    program: Flow[..., Any],
+    when: When,
+    request: pytest.FixtureRequest,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    operations = crash_everywhere(worlds, program, "journal", when, deaths=1)
+    stride = 1 if request.node.callspec.params["worlds"] in ("memory", "sqlite") else 4
+    operations = crash_everywhere(worlds, program, "journal", when, deaths=1, stride=stride)
     with capsys.disabled():
         print(f"\n{program.name}: died {when} each of {operations} operations of the journal")
     assert operations > 40

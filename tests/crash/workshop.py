@@ -1,10 +1,12 @@
-"""Worker processes for the tests: started warm, killed by the id that they were started with."""
+"""Worker processes for the tests: started or forked warm, killed by the id that they were started with."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -73,15 +75,69 @@ class Child:
         return self.process.returncode
 
 
-class Workshop:
-    """A home with its journal, and processes that work on it."""
+class Nursery:
+    """A process that forks workers, one at a time: they begin within milliseconds, and have nothing from each other."""
 
-    def __init__(self, home: Path, side_file: Path, bytecode: Path, **environment: str) -> None:
+    def __init__(self, environment: Mapping[str, str], errors: Path) -> None:
+        self._errors = errors
+        self._pipe, theirs = multiprocessing.Pipe()
+        command = [sys.executable, str(CHILD), str(theirs.fileno())]
+        self._process = subprocess.Popen(command, env=environment, pass_fds=[theirs.fileno()])
+        theirs.close()
+        self._worker: int | None = None
+
+    def begin(self, exec_id: str, **fate: Any) -> None:
+        """As `Child.begin`, in a worker of its own."""
+        self._pipe.send({"exec_id": exec_id, "errors": str(self._errors), **fate})
+        self._worker = self._receive()
+
+    def live_for(self, seconds: float) -> None:
+        """Wait until the worker ends by itself, or ``seconds`` are over."""
+        self._pipe.poll(seconds)
+
+    def kill(self) -> int:
+        """SIGKILL, if the worker still lives; its exit code."""
+        assert self._worker is not None
+        if not self._pipe.poll():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._worker, signal.SIGKILL)
+        return self.end()
+
+    def end(self) -> int:
+        """Wait for the end of the worker; its exit code."""
+        self._worker = None
+        return self._receive()
+
+    @property
+    def errors(self) -> str:
+        """What the last worker said on stderr."""
+        return self._errors.read_text()
+
+    def close(self) -> None:
+        """Kill what a failed test left, and end."""
+        if self._worker is not None:
+            self.kill()
+        self._pipe.close()
+        self._process.wait(SECONDS)
+
+    def _receive(self) -> int:
+        assert self._pipe.poll(SECONDS), "the nursery doesn't answer"
+        found: int = self._pipe.recv()
+        return found
+
+
+class Workshop:
+    """A home with its journal, and processes that work on it. ``journal``: the URL of one that isn't in the home."""
+
+    def __init__(
+        self, home: Path, side_file: Path, bytecode: Path, *, journal: str | None = None, **environment: str
+    ) -> None:
         self.home = home
         self.side_file = side_file
         self.witness = Witness(side_file)
-        self.runtime = Runtime(Settings(home))
+        self.runtime = Runtime(Settings(home, journal=journal))
         self._children: list[Child] = []
+        self._nursery: Nursery | None = None
         self.environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith(("KITARU_", "CRASH_"))},
             "KITARU_HOME": str(home),
@@ -91,6 +147,15 @@ class Workshop:
             **environment,
         }
         self.environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        if journal is not None:
+            self.environment["KITARU_JOURNAL"] = journal
+
+    @property
+    def nursery(self) -> Nursery:
+        """Where workers are forked, one at a time."""
+        if self._nursery is None:
+            self._nursery = Nursery(self.environment, self.side_file.with_name("errors"))
+        return self._nursery
 
     def child(self, **environment: str) -> Child:
         """A process that is warming up."""
@@ -103,6 +168,8 @@ class Workshop:
         for child in self._children:
             if not child.over:
                 child.kill()
+        if self._nursery is not None:
+            self._nursery.close()
         self.runtime.journal.close()
 
     def create(self, program: Flow[..., Any], value: int) -> str:

@@ -15,6 +15,8 @@ from kitaru_nb.testing.journal import JournalMachine, SharedJournalContract
 
 
 class TestSqliteJournal(SharedJournalContract):
+    one_clock = False  # processes on one file are on one machine, and it has one clock
+
     @pytest.fixture
     def url(self, tmp_path: Path) -> str:
         return f"sqlite://{tmp_path}/journal.db"

@@ -17,14 +17,20 @@ from typing import Any
 
 import pytest
 
+from kitaru_nb.config import Settings
+from kitaru_nb.core.advance import advance
+from kitaru_nb.core.records import load as load_value
+from kitaru_nb.core.runtime import Runtime
 from kitaru_nb.errors import KitaruBackendError, KitaruUsageError
 from kitaru_nb.journal import connections, migrations
 from kitaru_nb.journal.connections import Connections
 from kitaru_nb.journal.open import open_journal
 from kitaru_nb.journal.sqlite import SqliteJournal
-from kitaru_nb.model import to_json
+from kitaru_nb.model import ExecutionStatus, to_json
 from kitaru_nb.testing.journal import event, new_execution, together
+from tests.journal import frozen_flow
 
+V2_COUNTS = {"checkpoints": 16, "artifacts": 23, "waits": 4}
 DATA = Path(__file__).parent / "data"
 
 
@@ -131,6 +137,23 @@ class TestOpening:
         with pytest.raises(KitaruBackendError, match=str(journal.path)):
             journal.create(new_execution(), [])
         assert not journal.path.exists()
+
+
+def test_a_handle_that_nobody_closed_is_closed_when_it_goes_or_the_process_ends(tmp_path: Path) -> None:
+    script = """
+        import gc, os, sys
+        from kitaru_nb.journal.open import open_journal
+        for name in ("forgotten", "kept"):
+            journal = open_journal(f"sqlite://{sys.argv[1]}/{name}.db")
+            journal.executions()
+            journal.set_reference("a", "b", expected=None, by="ann")
+            if name == "forgotten":
+                del journal
+                gc.collect()
+        print(sorted(os.listdir(sys.argv[1])))
+        """
+    assert "forgotten.db-wal" not in run(script, str(tmp_path))
+    assert sorted(files(tmp_path)) == ["forgotten.db", "kept.db"]
 
 
 class TestForeignFiles:
@@ -362,19 +385,24 @@ def _add_column(name: str) -> migrations.Migration:
 
 
 class TestMigrations:
-    def test_the_schema_file_is_what_all_steps_make(self) -> None:
-        connection = sqlite3.connect(":memory:", isolation_level=None)
-        migrations.migrate(connection)
-        schema = Path(migrations.__file__).with_name("schema.sql").read_text()
-        assert migrations.structure(connection) == schema
-        connection.close()
+    def test_a_new_file_is_what_all_steps_make(self, journal: SqliteJournal) -> None:
+        upgraded, new = sqlite3.connect(":memory:", isolation_level=None), sqlite3.connect(journal.path)
+        migrations.migrate(upgraded)
+        assert migrations.structure(upgraded) == migrations.structure(new)
+        for connection in (upgraded, new):
+            connection.close()
 
     def test_a_new_file_has_the_newest_version_and_our_application_id(self, journal: SqliteJournal) -> None:
         assert migrations.check_header(journal.path) == migrations.SCHEMA_VERSION == len(migrations.MIGRATIONS)
 
-    def test_a_history_of_version_1_reads_as_it_was_written_and_goes_on(self, path: Path) -> None:
+    @pytest.mark.parametrize(
+        ("version", "counts"), [(1, {"checkpoints": 2, "artifacts": 3, "waits": 2}), (2, V2_COUNTS)], ids=["v1", "v2"]
+    )
+    def test_a_frozen_history_reads_as_it_was_written_and_goes_on(
+        self, path: Path, version: int, counts: dict[str, int]
+    ) -> None:
         path.parent.mkdir()
-        load(path, DATA / "v1.sql")
+        load(path, DATA / f"v{version}.sql")
         journal = SqliteJournal(f"sqlite://{path}")
         executions = journal.executions()
         found = {
@@ -383,11 +411,35 @@ class TestMigrations:
             "waits": to_json(journal.waits()),
             "references": {name: to_json(journal.reference_history(name)) for name in ("tag/brief/prod", "tag/gone")},
         }
-        assert found == json.loads((DATA / "v1.json").read_text())
+        assert found == json.loads((DATA / f"v{version}.json").read_text())
         exec_id = executions[0].exec_id
         assert journal.append(exec_id, [event(exec_id)]) == found["events"][-1]["seq"] + 1
         with closing(journal.database()) as database:
-            assert [len(list(database[view].rows)) for view in ("checkpoints", "artifacts", "waits")] == [2, 3, 2]
+            assert {view: len(list(database[view].rows)) for view in counts} == counts
+        journal.close()
+
+    def test_an_execution_of_a_frozen_history_is_resumed_and_nothing_recorded_runs_again(self, path: Path) -> None:
+        path.parent.mkdir()
+        load(path, DATA / "v2.sql")
+        runtime = Runtime(Settings(path.parent, journal=f"sqlite://{path}"))
+        journal = runtime.journal
+        waits, answered, completed = (e.exec_id for e in journal.executions())
+        frozen_flow.ran.clear()
+        for exec_id in (waits, answered):
+            assert advance(runtime, exec_id, frozen_flow.frozen, poll_seconds=0).status is ExecutionStatus.WAITING
+        for exec_id, answers in ((waits, [True, "fair"]), (answered, ["good"])):
+            for answer in answers:
+                (asked,) = journal.waits(exec_id=exec_id)
+                body = {"value": answer, "by": "bob", "via": "cli"}
+                journal.append(exec_id, [event(exec_id, "wait.resolved", asked.wait_id, **body)])
+                outcome = advance(runtime, exec_id, frozen_flow.frozen, poll_seconds=0)
+            assert outcome.status is ExecutionStatus.COMPLETED
+        assert frozen_flow.ran == ["publish", "publish"]
+        assert [load_value(exec_id, "result", runtime=runtime) for exec_id in (waits, answered, completed)] == [
+            "wind: 3 lines, fair",
+            "rain: 3 lines, good",
+            "snow: 3 lines, good",
+        ]
         journal.close()
 
     def test_missing_steps_are_taken_once_and_in_order(self, journal: SqliteJournal) -> None:

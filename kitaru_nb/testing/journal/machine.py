@@ -172,6 +172,7 @@ class JournalMachine(RuleBasedStateMachine):
     def look_at(self, handle: int, exec_id: str) -> None:
         self.same(handle, lambda journal: journal.execution(exec_id))
         self.same(handle, lambda journal: [journal.find(key) for key in ("k1", "k2", "k3")])
+        self.same(handle, lambda journal: journal.census())
 
     @precondition(lambda self: hasattr(self, "handles"))
     @invariant()

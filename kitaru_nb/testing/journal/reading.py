@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import pytest
@@ -21,6 +22,9 @@ from kitaru_nb.testing.journal.setup import (
     new_execution,
     together,
 )
+
+#: How long to wait for news that come within milliseconds where the machine isn't busy.
+NEWS_SECONDS = 30.0
 
 
 class ReadContract(JournalSetup):
@@ -75,6 +79,16 @@ class ReadContract(JournalSetup):
             assert [e.exec_id for e in journal.executions(status=status)] == ids
             assert [e.exec_id for e in journal.executions(status=status, flow="brief", limit=1)] == ids[:1]
             assert {e.status for e in journal.executions(status=status, before=ids[0])} == {status}
+
+    def test_a_census_counts_by_flow_and_stored_status(self, journal: Journal, other: Journal) -> None:
+        assert journal.census() == {}
+        ids = [journal.create(new_execution(flow), []).exec_id for flow in "aaaabb"]
+        journal.claim(ids[0], ELSEWHERE)
+        journal.claim(ids[1], dead_owner())
+        journal.append(ids[2], [event(ids[2], "execution.completed")])
+        journal.append(ids[4], [event(ids[4], "execution.waiting")])
+        counted = {("a", "running"): 2, ("a", "completed"): 1, ("a", "pending"): 1}
+        assert other.census() == counted | {("b", "waiting"): 1, ("b", "pending"): 1}
 
     def test_a_wait_is_pending_until_it_is_resolved(self, journal: Journal, other: Journal, exec_id: str) -> None:
         schema = {"type": "boolean"}
@@ -185,6 +199,39 @@ class ReadContract(JournalSetup):
         assert {r.existing for r in refused} == {journal.reference("tag")}
         assert len(journal.reference_history("tag")) == 1
 
+    def test_who_watches_is_called_soon_after_anybody_appended(
+        self, journal: Journal, other: Journal, exec_id: str
+    ) -> None:
+        stranger = journal.create(new_execution(), []).exec_id
+        one, all_of_them = threading.Event(), threading.Event()
+        ends = [journal.watch(one.set, exec_id=exec_id), journal.watch(all_of_them.set)]
+        for handle, appended, heard in [
+            (other, exec_id, [one, all_of_them]),
+            (journal, exec_id, [one, all_of_them]),
+            (other, stranger, [all_of_them]),
+        ]:
+            for alarm in heard:
+                alarm.clear()
+            handle.append(appended, [event(appended)])
+            assert all(alarm.wait(NEWS_SECONDS) for alarm in heard)
+        for end in ends:
+            end()
+
+    def test_who_stopped_watching_is_called_no_more(self, journal: Journal, other: Journal, exec_id: str) -> None:
+        stopped, still = threading.Event(), threading.Event()
+        end = journal.watch(stopped.set)
+        assert stopped.wait(NEWS_SECONDS)  # at once, for what came before
+        journal.watch(still.set)
+        end()
+        end()
+        other.append(exec_id, [event(exec_id)])
+        assert still.wait(NEWS_SECONDS)
+        stopped.clear()
+        still.clear()
+        other.append(exec_id, [event(exec_id)])
+        assert still.wait(NEWS_SECONDS)
+        assert not stopped.is_set()
+
     def test_a_closed_handle_says_so_and_leaves_the_others_alone(
         self, journal: Journal, other: Journal, exec_id: str
     ) -> None:
@@ -194,4 +241,6 @@ class ReadContract(JournalSetup):
             journal.history(exec_id)
         with pytest.raises(KitaruBackendError, match="closed"):
             journal.append(exec_id, [event(exec_id)])
+        with pytest.raises(KitaruBackendError, match="closed"):
+            journal.watch(lambda: None)
         assert other.append(exec_id, [event(exec_id)]) > 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 import pytest
 
@@ -17,11 +18,18 @@ from kitaru_nb.testing import journal_processes as processes
 from kitaru_nb.testing.journal.setup import (
     ELSEWHERE,
     JournalSetup,
+    event,
 )
 
 
 class SharingContract(JournalSetup):
-    """What holds between processes. They open ``url`` with `open_journal`."""
+    """What holds between processes. They open ``url`` with `open_journal`.
+
+    Attributes:
+        one_clock: whether leases are judged by the storage's clock, and not by that of each process.
+    """
+
+    one_clock = True
 
     def test_one_of_two_processes_that_claim_at_once_wins(self, url: str, journal: Journal, exec_id: str) -> None:
         with (
@@ -49,6 +57,30 @@ class SharingContract(JournalSetup):
             assert journal.execution(exec_id).status is ExecutionStatus.INTERRUPTED
             assert journal.claim(exec_id, this_process()).epoch == lease.epoch + 1
         assert [e.body for e in journal.history(exec_id) if e.kind == "metadata"] == [{"from": "holder"}]
+
+    def test_a_worker_whose_clock_is_wrong_never_writes_beside_another(
+        self, url: str, journal: Journal, exec_id: str
+    ) -> None:
+        leases = [journal.claim(exec_id, ELSEWHERE, ttl=60)]
+        with processes.start(processes.claim_by_wrong_clocks, url, exec_id) as worker:
+            for skew in (3600.0, -3600.0):
+                worker.send(skew)
+                outcome = worker.recv()
+                assert isinstance(outcome, Lease | KitaruLeaseError)
+                leases += [outcome] if isinstance(outcome, Lease) else []
+            assert len(leases) == 1 or not self.one_clock, "it took a lease that was alive"
+            for stale in leases[:-1]:
+                with pytest.raises(KitaruFencedError):
+                    journal.append(exec_id, [event(exec_id)], lease=stale)
+            journal.append(exec_id, [event(exec_id)], lease=leases[-1])
+            for skew in (3600.0, -3600.0) if self.one_clock else ():
+                journal.release(leases[-1])
+                worker.send(skew)
+                leases.append(worker.recv())
+                assert 50 < leases[-1].expires_at - time.time() < 70
+                with pytest.raises(KitaruLeaseError):
+                    journal.claim(exec_id, this_process())
+            worker.send(None)
 
     def test_a_stale_worker_in_another_process_is_refused_and_leaves_nothing(
         self, url: str, journal: Journal, exec_id: str

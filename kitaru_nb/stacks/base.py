@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from kitaru_nb.core.runners import Job
 from kitaru_nb.core.runtime import Runtime
 from kitaru_nb.errors import KitaruUsageError
-from kitaru_nb.stacks.definition import Stack
+from kitaru_nb.stacks.definition import DEFINITION, Stack
 from kitaru_nb.stacks.process import environment
 
 
@@ -21,9 +23,14 @@ class Finding:
     fix: str | None = None
 
 
-def worker_command(exec_id: str) -> list[str]:
+#: Options of runners that speak of the machine on which they were written down.
+_OF_THIS_MACHINE = ("kubeconfig", "context", "profile")
+
+
+def worker_command(exec_id: str, job: Job | None = None) -> list[str]:
     """The command of a worker that something else starts again when it dies: ends with 0 once its turn is recorded."""
-    return ["python", "-m", "kitaru_nb.worker", "--supervised", exec_id]
+    options = [] if job is None else ["--job", job.name]
+    return ["python", "-m", "kitaru_nb.worker", "--supervised", *options, exec_id]
 
 
 def worker_environment(runtime: Runtime, stack: Stack) -> dict[str, str]:
@@ -36,7 +43,11 @@ def worker_environment(runtime: Runtime, stack: Stack) -> dict[str, str]:
     if journal not in stack.secrets and urlsplit(runtime.settings.journal_url).password:
         raise KitaruUsageError(
             f"The journal of stack {stack.name!r} has a password, which workers must get as a secret.",
-            fix=f"kitaru stack create {stack.name} {stack.runner} ... --secret {journal}=NAME/KEY",
+            fix=f"kitaru stack create {stack.name} {stack.runner} ... --secret {journal}=REFERENCE",
         )
     variables = {name: value for name, value in environment(runtime.settings).items() if name != "KITARU_HOME"}
+    # By this a worker starts jobs for isolated checkpoints where it runs itself.
+    options = {name: value for name, value in stack.options.items() if name not in _OF_THIS_MACHINE}
+    fields = stack.model_dump(exclude_defaults=True) | {"name": stack.name, "runner": stack.runner, "options": options}
+    variables[DEFINITION] = json.dumps(fields)
     return {**variables, "PYTHONUNBUFFERED": "1", **stack.environment}

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -25,6 +26,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kitaru_nb.config import CONFIG_FILE, Settings, load_settings
+from kitaru_nb.core.executors import parse_executor
 from kitaru_nb.core.runners import BUILT_IN, Runner, unknown_stack
 from kitaru_nb.errors import KitaruFeatureNotAvailableError, KitaruUsageError
 
@@ -32,8 +34,15 @@ from kitaru_nb.errors import KitaruFeatureNotAvailableError, KitaruUsageError
 RUNNERS = {
     "process": ("kitaru_nb.stacks.process:ProcessRunner", None),
     "kubernetes": ("kitaru_nb.stacks.kubernetes:KubernetesRunner", "kubernetes"),
+    "aws": ("kitaru_nb.stacks.aws:AwsRunner", "aws"),
+    "gcp": ("kitaru_nb.stacks.gcp:GcpRunner", "gcp"),
+    "azure": ("kitaru_nb.stacks.azure:AzureRunner", "azure"),
 }
+#: Runners whose workers aren't on this machine.
+ELSEWHERE = tuple(kind for kind in RUNNERS if kind != "process")
 FOLDER = "stacks"
+#: Variable of workers elsewhere, who have no file: the definition of their stack as JSON, with its name.
+DEFINITION = "KITARU_STACK_DEFINITION"
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,38}[a-z0-9]")
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
@@ -48,11 +57,12 @@ class Stack(BaseModel):
     """One stack.
 
     Attributes:
-        runner: who starts workers: ``process`` or ``kubernetes``.
+        runner: who starts workers: ``process``, ``kubernetes``, ``aws``, ``gcp`` or ``azure``.
         options: the runner's own.
         journal, store: URLs; None: those of the home. Workers elsewhere must reach both.
         inline_max_bytes: values up to this size stay in the journal. With a store of objects it is 0 by default, so
             that every value is in the user's bucket.
+        executor: where submitted checkpoints run: ``threads`` of the worker, ``dask``, or ``dask://HOST:PORT``.
         environment: variables of workers.
         secrets: variables of workers that come from the platform's own store of secrets: variable → reference.
     """
@@ -65,6 +75,7 @@ class Stack(BaseModel):
     journal: str | None = None
     store: str | None = None
     inline_max_bytes: int | None = Field(default=None, ge=0)
+    executor: str | None = None
     environment: dict[str, str] = Field(default_factory=dict)
     secrets: dict[str, str] = Field(default_factory=dict)
 
@@ -86,6 +97,8 @@ def settings_of(name: str, base: Settings) -> Settings:
             changes["inline_max_bytes"] = 0
     if stack.inline_max_bytes is not None:
         changes["inline_max_bytes"] = stack.inline_max_bytes
+    if stack.executor is not None:
+        changes["executor"] = filled(stack.executor, f"executor of stack {name!r}")
     return dataclasses.replace(base, **changes)
 
 
@@ -118,6 +131,9 @@ def find_stack(name: str, home: Path | None = None) -> Stack:
     home = home or load_settings().home
     path = home / FOLDER / f"{name}.yaml"
     if not _NAME.fullmatch(name) or not path.is_file():
+        fields = json.loads(os.environ.get(DEFINITION, "{}"))
+        if fields.pop("name", None) == name:
+            return parse_stack(name, fields, DEFINITION)
         raise unknown_stack(name, stack_names(home))
     try:
         return parse_stack(name, yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
@@ -139,6 +155,8 @@ def parse_stack(name: str, fields: Any, where: str) -> Stack:
         stack = Stack.model_validate({**fields, "name": name})
     except ValidationError as error:
         raise wrong_field(error, where) from None
+    if stack.executor is not None:
+        parse_executor(stack.executor)
     if stack.runner not in RUNNERS:
         raise KitaruUsageError(
             f"runner is {stack.runner!r} ({where}); expected one of {', '.join(RUNNERS)}.",
@@ -204,6 +222,11 @@ def runner_of_stack(name: str) -> Runner:
 
 
 _runners: dict[str, tuple[Stack, Runner]] = {}
+
+
+def extra_of(settings: Settings) -> str | None:
+    """The extra that the runner of the stack of ``settings`` needs, or None. Raises as `find_stack`."""
+    return RUNNERS[find_stack(settings.stack, settings.home).runner][1]
 
 
 def runner_for(stack: Stack) -> Runner:

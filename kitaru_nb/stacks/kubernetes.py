@@ -10,12 +10,16 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import re
-from typing import Any, Literal
+from collections.abc import Iterable
+from typing import Any, Literal, TypeAlias
 
 import httpx2
 import lightkube
+from lightkube import operators
 from lightkube.core.exceptions import ApiError, ConfigError, LoadResourceError
+from lightkube.core.selector import build_selector
 from lightkube.models.authorization_v1 import ResourceAttributes, SelfSubjectAccessReviewSpec
 from lightkube.models.batch_v1 import JobSpec
 from lightkube.models.core_v1 import (
@@ -35,6 +39,7 @@ from lightkube.resources.core_v1 import Pod
 from lightkube.types import CascadeType
 from pydantic import Field
 
+from kitaru_nb.core.runners import Job as CheckpointJob
 from kitaru_nb.core.runners import WorkerStatus
 from kitaru_nb.core.runtime import Runtime
 from kitaru_nb.errors import KitaruBackendError, KitaruUsageError
@@ -44,6 +49,12 @@ from kitaru_nb.stacks.definition import Options, Stack
 MANAGED_BY = "kitaru"
 #: Label with the id of the execution.
 EXECUTION = "kitaru.dev/execution"
+#: Label of the Job of an isolated checkpoint, with its name.
+CHECKPOINT = "kitaru.dev/checkpoint"
+
+
+#: Selects objects by their labels, in lightkube's terms.
+Labels: TypeAlias = dict[str, str | operators.Operator[Any] | Iterable[str] | None]
 
 
 class KubernetesOptions(Options):
@@ -111,18 +122,30 @@ class KubernetesRunner:
         if (client := self.__dict__.pop("client", None)) is not None:
             client.close()
 
-    def submit(self, runtime: Runtime, exec_id: str) -> str:
+    def submit(self, runtime: Runtime, exec_id: str, job: CheckpointJob | None = None) -> str:
         execution = runtime.journal.execution(exec_id)
-        job = self.job(runtime, exec_id, execution.flow_name, execution.epoch)
-        with contextlib.suppress(_Conflict):  # somebody was faster: this turn has its worker
-            self._ask("start a worker", lambda: self.client.create(job))
-        return f"kubectl logs --namespace {self.client.namespace} --selector {EXECUTION}={exec_id}"
+        made = self.job(runtime, exec_id, execution.flow_name, execution.epoch, job)
+        assert made.metadata is not None
+        name, selected = str(made.metadata.name), selected_by(exec_id, job)
+        for attempt in itertools.count(1):
+            try:
+                self._ask("start a worker", lambda: self.client.create(made))
+                break
+            except _Conflict:  # somebody was faster: this turn has its worker
+                if job is not None or self._is_alive(selected, str(made.metadata.name)):
+                    break
+                made.metadata.name = f"{name}-{attempt}"  # that one ended before it took the execution up
+        text = build_selector(selected)
+        return f"kubectl logs --namespace {self.client.namespace} --selector '{text}'"
 
-    def job(self, runtime: Runtime, exec_id: str, flow: str, epoch: int) -> Job:
-        """The Job of one turn of an execution."""
+    def job(self, runtime: Runtime, exec_id: str, flow: str, epoch: int, job: CheckpointJob | None = None) -> Job:
+        """The Job of one turn of an execution, or of one of its isolated checkpoints."""
         options = self.options
         labels = {"app.kubernetes.io/managed-by": MANAGED_BY, "app.kubernetes.io/name": label(flow), EXECUTION: exec_id}
         size = {k: v for k, v in (("cpu", options.cpu), ("memory", options.memory)) if v is not None}
+        if job is not None:
+            labels[CHECKPOINT] = job.name
+            size |= job.resources
         variables = worker_environment(runtime, self.stack)
         env = [EnvVar(name=name, value=value) for name, value in variables.items() if name not in self.stack.secrets]
         env += [
@@ -131,7 +154,7 @@ class KubernetesRunner:
         container = Container(
             name="worker",
             image=options.image,
-            command=worker_command(exec_id),
+            command=worker_command(exec_id, job),
             env=env,
             resources=ResourceRequirements(requests=dict(size), limits=dict(size)) if size else None,
         )
@@ -156,7 +179,7 @@ class KubernetesRunner:
 
             pod.imagePullSecrets = [LocalObjectReference(name=name) for name in options.image_pull_secrets]
         return Job(
-            metadata=ObjectMeta(name=f"{exec_id}-{epoch}", labels=labels),
+            metadata=ObjectMeta(name=f"{exec_id}-{job.name if job is not None else epoch}", labels=labels),
             spec=JobSpec(
                 backoffLimit=options.restarts,
                 activeDeadlineSeconds=options.deadline,
@@ -168,8 +191,11 @@ class KubernetesRunner:
             ),
         )
 
-    def status(self, exec_id: str) -> WorkerStatus:
-        job = self._newest(exec_id)
+    def status(self, exec_id: str, job: CheckpointJob | None = None) -> WorkerStatus:
+        selected = selected_by(exec_id, job)
+        return self._status(selected, next(iter(self._jobs(selected)), None))
+
+    def _status(self, selected: Labels, job: Job | None) -> WorkerStatus:
         if job is None or job.metadata is None:
             return WorkerStatus("none")
         begun = job.metadata.creationTimestamp
@@ -178,14 +204,18 @@ class KubernetesRunner:
         for condition in (job.status.conditions or []) if job.status is not None else []:
             if condition.status == "True" and condition.type in ("Complete", "Failed"):
                 reason = "" if condition.type == "Complete" else f"{condition.reason}: {condition.message}"
-                code = 0 if condition.type == "Complete" else self._exit_code(exec_id)
+                code = 0 if condition.type == "Complete" else self._exit_code(selected)
                 return WorkerStatus("ended", code, reason, begun_at, output)
-        state, reason = self._pod_state(exec_id)
+        state, reason = self._pod_state(selected)
         return WorkerStatus(state, None, reason, begun_at, output)
 
-    def _pod_state(self, exec_id: str) -> tuple[Literal["starting", "running"], str]:
+    def _is_alive(self, selected: Labels, name: str) -> bool:
+        named = [job for job in self._jobs(selected) if job.metadata is not None and job.metadata.name == name]
+        return any(self._status(selected, job).alive for job in named)
+
+    def _pod_state(self, selected: Labels) -> tuple[Literal["starting", "running"], str]:
         reason = ""
-        for pod in self._pods(exec_id):
+        for pod in self._pods(selected):
             if pod.status is None or (pod.metadata is not None and pod.metadata.deletionTimestamp):
                 continue
             if pod.status.phase == "Running":
@@ -195,26 +225,26 @@ class KubernetesRunner:
                     reason = f"{container.state.waiting.reason}: {container.state.waiting.message or ''}".strip(": ")
         return "starting", reason
 
-    def _exit_code(self, exec_id: str) -> int | None:
-        for pod in self._pods(exec_id):
+    def _exit_code(self, selected: Labels) -> int | None:
+        for pod in self._pods(selected):
             for container in (pod.status.containerStatuses or []) if pod.status is not None else []:
                 if container.state is not None and container.state.terminated is not None:
                     return container.state.terminated.exitCode
         return None
 
-    def cancel(self, exec_id: str) -> None:
-        for job in self._jobs(exec_id):
-            assert job.metadata is not None
-            name = str(job.metadata.name)
+    def cancel(self, exec_id: str, job: CheckpointJob | None = None) -> None:
+        for made in self._jobs({EXECUTION: exec_id} if job is None else selected_by(exec_id, job)):
+            assert made.metadata is not None
+            name = str(made.metadata.name)
             with contextlib.suppress(_Gone):  # it ended by itself
                 self._ask("end a worker", functools.partial(self._delete, name))
 
     def _delete(self, name: str) -> None:
         self.client.delete(Job, name, cascade=CascadeType.FOREGROUND)
 
-    def logs(self, exec_id: str) -> str:
+    def logs(self, exec_id: str, job: CheckpointJob | None = None) -> str:
         texts = []
-        for pod in reversed(self._pods(exec_id)):
+        for pod in reversed(self._pods(selected_by(exec_id, job))):
             assert pod.metadata is not None
             name = str(pod.metadata.name)
             try:
@@ -223,8 +253,9 @@ class KubernetesRunner:
                 continue  # removed, or not started yet
         return "".join(texts)
 
-    def check(self) -> list[Finding]:
+    def check(self, runtime: Runtime) -> list[Finding]:
         """What the runner may do in the cluster."""
+        self.job(runtime, "kr-000000000000", "check", 0)  # its secrets have the right form
         findings = []
         for verb, resource, group in (
             ("create", "jobs", "batch"),
@@ -244,18 +275,14 @@ class KubernetesRunner:
             findings.append(Finding(f"{verb} {resource}", allowed, "allowed" if allowed else "refused", fix))
         return findings
 
-    def _newest(self, exec_id: str) -> Job | None:
-        jobs = self._jobs(exec_id)
-        return jobs[0] if jobs else None
-
-    def _jobs(self, exec_id: str) -> list[Job]:
-        """Jobs of an execution, the newest turn first."""
-        found = self._ask("list Jobs", lambda: list(self.client.list(Job, labels={EXECUTION: exec_id})))
+    def _jobs(self, selected: Labels) -> list[Job]:
+        """Jobs with these labels, the newest turn first."""
+        found = self._ask("list Jobs", lambda: list(self.client.list(Job, labels=selected)))
         return sorted(found, key=lambda job: _turn(job.metadata.name if job.metadata else ""), reverse=True)
 
-    def _pods(self, exec_id: str) -> list[Pod]:
-        """Pods of an execution, the newest first."""
-        found = self._ask("list pods", lambda: list(self.client.list(Pod, labels={EXECUTION: exec_id})))
+    def _pods(self, selected: Labels) -> list[Pod]:
+        """Pods with these labels, the newest first."""
+        found = self._ask("list pods", lambda: list(self.client.list(Pod, labels=selected)))
         return sorted(found, key=lambda pod: str(pod.metadata and pod.metadata.creationTimestamp), reverse=True)
 
     def _ask(self, what: str, work: Any) -> Any:
@@ -303,10 +330,16 @@ def secret(variable: str, reference: str) -> SecretKeySelector:
     return SecretKeySelector(name=name, key=key)
 
 
+def selected_by(exec_id: str, job: CheckpointJob | None) -> Labels:
+    """What selects the Jobs and pods of an execution's own workers, or those of one isolated checkpoint."""
+    return {EXECUTION: exec_id, CHECKPOINT: operators.not_exists() if job is None else job.name}
+
+
 def label(text: str) -> str:
     """``text`` as the value of a label: 63 characters of letters, digits, '-', '_' and '.'."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", text)[:63].strip("-_.") or "flow"
 
 
-def _turn(name: str | None) -> int:
-    return int(str(name).rpartition("-")[2] or 0)
+def _turn(name: str | None) -> tuple[int, ...]:
+    """Turn and attempt of a Job: ``kr-ID-TURN``, ``kr-ID-TURN-ATTEMPT``."""
+    return tuple(int(part) if part.isdigit() else 0 for part in str(name).split("-")[2:])

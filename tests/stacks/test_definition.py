@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from kitaru_nb.config import load_settings
 from kitaru_nb.core.runtime import runtime_of
 from kitaru_nb.errors import KitaruFeatureNotAvailableError, KitaruUsageError
 from kitaru_nb.stacks.definition import find_stack, parse_stack, runner_for, save_stack, settings_of, stack_names
-
-KITARU = [sys.executable, "-m", "kitaru_nb"]
+from kitaru_nb.surfaces.cli import app
 
 
 @pytest.fixture(autouse=True)
@@ -27,9 +26,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def kitaru(*arguments: str, code: int = 0) -> str:
-    done = subprocess.run([*KITARU, *arguments], capture_output=True, text=True)
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout + done.stderr
+    done = CliRunner().invoke(app, list(arguments))
+    assert done.exit_code == code, done.output
+    return done.output
 
 
 def test_a_stack_is_made_listed_shown_used_and_deleted(home: Path, tmp_path: Path) -> None:
@@ -66,7 +65,7 @@ def test_each_part_is_checked_and_what_is_wrong_is_told(tmp_path: Path) -> None:
     assert "nonsense://x" in checked[1]["seen"]
 
 
-def test_a_flow_runs_on_the_stack_that_it_names(tmp_path: Path) -> None:
+def test_a_flow_runs_on_the_stack_that_it_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     journal = f"sqlite://{tmp_path}/team.db"
     kitaru(
         "stack", "create", "team", "process", "--journal", journal, "--store", str(tmp_path / "s"), "--env", "WHO=ann"
@@ -87,9 +86,8 @@ def test_a_flow_runs_on_the_stack_that_it_names(tmp_path: Path) -> None:
     assert (who, done.returncode) == ("ann", 0), done.stderr
     assert theirs != ours
     assert json.loads(kitaru("executions", "list", "--json"))["items"] == []
-    environment = os.environ | {"KITARU_STACK": "team"}
-    found = subprocess.run([*KITARU, "executions", "list", "--json"], env=environment, capture_output=True, text=True)
-    (execution,) = json.loads(found.stdout)["items"]
+    monkeypatch.setenv("KITARU_STACK", "team")
+    (execution,) = json.loads(kitaru("executions", "list", "--json"))["items"]
     assert (execution["stack"], execution["status"]) == ("team", "completed")
 
 
@@ -113,7 +111,7 @@ def test_a_url_takes_its_secret_from_the_environment_and_no_file_holds_it(
     [
         ("Prod", {}, "can't be the name"),
         ("local", {}, "can't be the name"),
-        ("prod", {"runner": "borg"}, r"runner is 'borg'.*process, kubernetes"),
+        ("prod", {"runner": "borg"}, r"runner is 'borg'.*process, kubernetes, aws, gcp, azure"),
         ("prod", {"journl": "x"}, "no 'journl'"),
         ("prod", {"inline_max_bytes": -1}, "inline_max_bytes is -1"),
         ("prod", {"journal": "postgresql://kitaru:secret@db/x"}, "holds a password"),
@@ -126,10 +124,18 @@ def test_a_definition_that_cannot_be_is_refused(name: str, fields: object, words
         parse_stack(name, fields, "test")
 
 
-def test_the_process_runner_has_no_options() -> None:
-    for fields in ({"options": {"image": "x"}}, {"secrets": {"A": "b/c"}}):
-        with pytest.raises(KitaruUsageError, match="runner 'process'"):
-            runner_for(parse_stack("here", fields, "test"))
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"options": {"image": "x"}}, "options of stack 'here': there is no 'image'"),
+        ({"options": {"workers": 0}}, "options of stack 'here': workers is 0: .* greater than or equal to 1"),
+        ({"secrets": {"A": "b/c"}}, "the runner 'process' see this machine's own variables"),
+    ],
+    ids=["unknown", "none", "secrets"],
+)
+def test_what_the_process_runner_does_not_take_is_refused(fields: dict[str, object], words: str) -> None:
+    with pytest.raises(KitaruUsageError, match=words):
+        runner_for(parse_stack("here", fields, "test"))
 
 
 def test_an_unknown_stack_lists_what_there_is(home: Path) -> None:

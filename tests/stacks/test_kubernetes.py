@@ -8,20 +8,23 @@ from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import kubernetes_validate
 import lightkube
 import pytest
 from lightkube.models.core_v1 import NodeSpec
 from lightkube.models.meta_v1 import ObjectMeta
+from lightkube.resources.batch_v1 import Job
 from lightkube.resources.core_v1 import Node, NodeStatus, Pod, Secret
 
+from kitaru_nb.core.records import load
 from kitaru_nb.core.runners import Runner
 from kitaru_nb.core.runtime import Runtime
 from kitaru_nb.errors import KitaruBackendError, KitaruUsageError
 from kitaru_nb.model import ExecutionStatus
 from kitaru_nb.stacks.definition import parse_stack, runner_for
-from kitaru_nb.stacks.kubernetes import EXECUTION, KubernetesRunner
+from kitaru_nb.stacks.kubernetes import CHECKPOINT, EXECUTION, KubernetesRunner
 from kitaru_nb.testing.runner import RestartingRunnerContract
 from tests.stacks import cluster
 from tests.stacks.cluster import Cluster
@@ -29,6 +32,20 @@ from tests.stacks.cluster import Cluster
 needs_cluster = pytest.mark.skipif(
     cluster.program() is None, reason="no control plane: no etcd, or no cluster.py where KITARU_TEST_K8S points"
 )
+HEAVY = """
+import os
+from kitaru_nb import checkpoint, flow
+
+@checkpoint(runtime="isolated", resources={"cpu": "100m", "memory": "64Mi"})
+def heavy(number):
+    print("heavy work")
+    return number * 2, os.getpid()
+
+@flow
+def weigh(name):
+    result, pid = heavy(21)
+    return result, pid, os.getpid()
+"""
 FULL = {
     "image": "ghcr.io/acme/worker:1",
     "namespace": "agents",
@@ -139,6 +156,26 @@ class TestKubernetesRunner(RestartingRunnerContract):
         self.until_status(runtime, exec_id, ExecutionStatus.COMPLETED)
         assert self.ran(programs, "lost") == [1]
 
+    def test_an_isolated_checkpoint_is_a_job_of_its_own(self, kubernetes: Cluster, runtime: Runtime) -> None:
+        # In a pod the kubeconfig of the stack means nothing; here, where pods are processes, they get one this way.
+        runner = make_runner(kubernetes, environment={"KUBECONFIG": kubernetes.kubeconfig})
+        defined: dict[str, Any] = {"__name__": "heavy"}
+        exec(HEAVY, defined)
+        exec_id = self.begin(runtime, defined["weigh"].with_options(stack="k8s"), "weighed")
+        runner.submit(runtime, exec_id)
+        self.until_status(runtime, exec_id, ExecutionStatus.COMPLETED)
+        result, mine, its = load(exec_id, "result", runtime=runtime)
+        assert (result, mine == its) == (42, False)
+        jobs = list(client_of(kubernetes).list(Job, namespace="default", labels={EXECUTION: exec_id}))
+        (job,) = [job for job in jobs if job.metadata is not None and CHECKPOINT in (job.metadata.labels or {})]
+        assert len(jobs) == 2
+        assert job.spec is not None
+        assert job.spec.template.spec is not None
+        assert job.spec.template.spec.containers[0].resources is not None
+        assert job.spec.template.spec.containers[0].resources.limits == {"cpu": "100m", "memory": "64Mi"}
+        # The execution's own worker is told apart from it.
+        assert "heavy" not in runner.logs(exec_id)
+
     def test_an_evicted_pod_lets_go_and_its_successor_goes_on(
         self, kubernetes: Cluster, runner: Runner, runtime: Runtime, program: ModuleType, programs: Path
     ) -> None:
@@ -168,6 +205,22 @@ class TestKubernetesRunner(RestartingRunnerContract):
         assert ended.reason.startswith("DeadlineExceeded")
         self.until_status(runtime, exec_id, ExecutionStatus.INTERRUPTED, ExecutionStatus.PENDING)
 
+    def test_a_worker_that_never_took_the_execution_up_is_started_again(
+        self, kubernetes: Cluster, runner: Runner, runtime: Runtime, program: ModuleType, programs: Path
+    ) -> None:
+        broken = make_runner(kubernetes, options={"restarts": 0}, environment={"KITARU_JOURNAL": "nowhere://x"})
+        exec_id = self.begin(runtime, program.finish, "again")
+        for _ in range(2):
+            broken.submit(runtime, exec_id)
+            assert self.until_ended(broken, exec_id).code == 1
+        runner.submit(runtime, exec_id)
+        self.until_status(runtime, exec_id, ExecutionStatus.COMPLETED)
+        names = [
+            str(job.metadata and job.metadata.name)
+            for job in client_of(kubernetes).list(Job, namespace="default", labels={EXECUTION: exec_id})
+        ]
+        assert sorted(names) == [f"{exec_id}-0", f"{exec_id}-0-1", f"{exec_id}-0-2"]
+
     def test_secrets_reach_the_worker_and_not_the_manifest(
         self, kubernetes: Cluster, runtime: Runtime, program: ModuleType, programs: Path
     ) -> None:
@@ -179,8 +232,8 @@ class TestKubernetesRunner(RestartingRunnerContract):
         self.until_status(runtime, exec_id, ExecutionStatus.COMPLETED)
         assert "from-secret" not in json.dumps(runner.job(runtime, exec_id, "finish", 0).to_dict())
 
-    def test_the_check_asks_for_every_right(self, kubernetes: Cluster) -> None:
-        findings = make_runner(kubernetes).check()
+    def test_the_check_asks_for_every_right(self, kubernetes: Cluster, runtime: Runtime) -> None:
+        findings = make_runner(kubernetes).check(runtime)
         assert [f.what for f in findings if f.ok] == [f.what for f in findings]
         assert "create jobs" in [f.what for f in findings]
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from kitaru_nb.surfaces.console import Answer, QuickGroup, command
+from kitaru_nb.surfaces.console import Answer, QuickGroup, command, spinner
 from kitaru_nb.surfaces.render import Block, Column, Line, Span, Table, command_line, line
 
 app = typer.Typer(
@@ -23,13 +24,17 @@ StackName = Annotated[str, typer.Argument(metavar="NAME")]
 @command(app, "stack.create")
 def create(
     name: StackName,
-    runner: Annotated[str, typer.Argument(metavar="RUNNER", help="process or kubernetes")],
+    runner: Annotated[str, typer.Argument(metavar="RUNNER", help="process, kubernetes, aws, gcp or azure")],
     journal: Annotated[
         str | None,
         typer.Option(metavar="URL", help="e.g. postgresql://kitaru:${PGPASSWORD}@host/db; default: the home's."),
     ] = None,
     store: Annotated[
         str | None, typer.Option(metavar="URL", help="e.g. s3://bucket/folder; default: the home's.")
+    ] = None,
+    executor: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Of submitted checkpoints: threads, dask or dask://HOST:PORT."),
     ] = None,
     options: Annotated[
         list[str] | None,
@@ -48,7 +53,7 @@ def create(
     from kitaru_nb.surfaces.commands.actions import pairs
 
     fields: dict[str, Any] = {"runner": runner, "options": pairs("--option", options)}
-    fields |= {"journal": journal, "store": store}
+    fields |= {"journal": journal, "store": store, "executor": executor}
     fields["environment"] = {n: str(v) for n, v in pairs("--env", environment).items()}
     fields["secrets"] = {n: str(v) for n, v in pairs("--secret", secrets).items()}
     stack = parse_stack(name, fields, "the command")
@@ -113,11 +118,18 @@ def use(name: StackName) -> Answer:
 
 
 @command(app, "stack.check")
-def check(name: StackName) -> Answer:
+def check(
+    name: StackName,
+    run: Annotated[bool, typer.Option("--run", help="Also have a worker run a small flow there, to its end.")] = False,
+    timeout: Annotated[float, typer.Option(metavar="SECONDS", help="How long that worker may take.")] = 600.0,
+) -> Answer:
     """Try each part of a stack: journal, artifact store, and what its runner may do."""
-    from kitaru_nb.stacks.checking import check_stack
+    from kitaru_nb.stacks.checking import check_stack, try_worker
 
     findings = check_stack(name)
+    if run and all(found.ok for found in findings):
+        with spinner(f"a worker of {name} runs a small flow"):
+            findings.append(try_worker(name, timeout))
     blocks: list[Block] = []
     for found in findings:
         glyph, style = ("✓", "green") if found.ok else ("✗", "red")
@@ -126,6 +138,60 @@ def check(name: StackName) -> Answer:
             blocks.append(command_line("fix", found.fix))
     items = [{"what": f.what, "ok": f.ok, "seen": f.seen, "fix": f.fix} for f in findings]
     return Answer(blocks, items=items, code=0 if all(f.ok for f in findings) else 1)
+
+
+@command(app, "stack.dockerfile")
+def dockerfile(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="A stack; default: the one in use.")] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", "-f", metavar="FILE", help="Write it there instead of printing it.")
+    ] = None,
+    deployment: Annotated[
+        str | None,
+        typer.Option(metavar="FLOW@TAG", help="With the packages of a deployment: its lock is written beside FILE."),
+    ] = None,
+    extras: Annotated[
+        list[str] | None,
+        typer.Option("--extra", metavar="NAME", help="Of kitaru-nb, e.g. anthropic for a flow's adapter; repeatable."),
+    ] = None,
+) -> Answer:
+    """Print a Dockerfile for the workers of a stack: with what its journal, its store and its runner need."""
+    from kitaru_nb.config import load_settings
+    from kitaru_nb.errors import KitaruUsageError
+    from kitaru_nb.stacks.definition import find_stack
+    from kitaru_nb.stacks.image import dockerfile as dockerfile_of
+
+    stack = find_stack(name or load_settings().stack)
+    if deployment is None:
+        files = {"Dockerfile": dockerfile_of(stack, extras or ()).encode()}
+    elif extras:
+        raise KitaruUsageError("A deployment has the packages of its lock, no others.", fix="leave out --extra")
+    else:
+        files = _files_of_deployment(name, deployment)
+    text = files.pop("Dockerfile").decode()
+    item = {"stack": stack.name, "deployment": deployment, "dockerfile": text}
+    if file is None:
+        return Answer([line(t) for t in text.splitlines()], item=item)
+    try:
+        for path, content in {file.name: text.encode(), **files}.items():
+            (file.parent / path).parent.mkdir(parents=True, exist_ok=True)
+            (file.parent / path).write_bytes(content)
+    except OSError as error:
+        raise KitaruUsageError(
+            f"{error.filename} can't be written: {error.strerror}.", fix="--file Dockerfile"
+        ) from error
+    image = f"docker build --tag REGISTRY/worker:1 --file {file} {file.parent}"
+    return Answer([line(f"The Dockerfile is in {file}."), command_line("build", image)], item=item)
+
+
+def _files_of_deployment(stack: str | None, name: str) -> dict[str, bytes]:
+    from kitaru_nb.client import KitaruClient
+    from kitaru_nb.promote.snapshot import LOCK, WHEELS
+    from kitaru_nb.stacks.image import deployment_files
+
+    snapshot = KitaruClient(stack=stack).deployments.snapshot(name)
+    wheels = {path: content for path, content in snapshot.files.items() if path.startswith(WHEELS)}
+    return deployment_files(snapshot.manifest.python, snapshot.files[LOCK].decode(), wheels)
 
 
 @command(app, "stack.delete")

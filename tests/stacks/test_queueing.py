@@ -1,0 +1,128 @@
+"""On one machine only so many workers run at once; the others queue, and none is lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kitaru_nb import checkpoint, flow
+from kitaru_nb.client import KitaruClient
+from kitaru_nb.config import Settings
+from kitaru_nb.core.create import create_execution
+from kitaru_nb.core.flow import Flow
+from kitaru_nb.core.handle import FlowHandle
+from kitaru_nb.core.places import Places
+from kitaru_nb.core.runtime import Runtime
+from kitaru_nb.model import ExecutionStatus
+from kitaru_nb.stacks.definition import parse_stack
+from kitaru_nb.stacks.process import ProcessRunner, reap
+from kitaru_nb.stacks.queueing import foremen
+
+SECONDS = 90.0
+
+
+@checkpoint
+def stay(folder: str, name: str, seconds: float) -> None:
+    """Notes when it came and went."""
+    begun = time.time()
+    time.sleep(seconds)
+    Path(folder, f"{name}.ran").write_text(f"{begun} {time.time()}")
+
+
+@flow
+def work(folder: str, name: str, seconds: float = 0.3) -> str:
+    stay(folder, name, seconds)
+    return name
+
+
+@flow
+def parent(folder: str) -> str:
+    """Waits for an execution that needs a place too."""
+    runtime = Runtime(Settings(Path(folder) / "home"))
+    child = begin(runtime, work, folder=folder, name="child", seconds=0.0)
+    runner(1).submit(runtime, child)
+    return str(FlowHandle[str](runtime, child).wait(timeout=SECONDS))
+
+
+def runner(workers: int) -> ProcessRunner:
+    return ProcessRunner(parse_stack("here", {"options": {"workers": workers}}, "test"))
+
+
+@pytest.fixture
+def runtime(tmp_path: Path) -> Iterator[Runtime]:
+    found = Runtime(Settings(tmp_path / "home", durability="process"))
+    yield found
+    until(lambda: reap() or not foremen, "the end of the foremen")
+    found.journal.close()
+
+
+def until(condition: Callable[[], Any], what: str) -> Any:
+    ends = time.monotonic() + SECONDS
+    while not (found := condition()):
+        assert time.monotonic() < ends, f"{what} didn't come to be"
+        time.sleep(0.02)
+    return found
+
+
+def begin(runtime: Runtime, chosen: Flow[..., Any], **inputs: Any) -> str:
+    return create_execution(runtime, chosen, inputs).exec_id
+
+
+def test_what_is_submitted_beyond_the_limit_queues_and_runs_in_order(runtime: Runtime, tmp_path: Path) -> None:
+    few = runner(2)
+    ids = [begin(runtime, work, folder=str(tmp_path), name=str(n)) for n in range(6)]
+    for exec_id in ids:
+        few.submit(runtime, exec_id)
+    assert [few.status(exec_id).state for exec_id in ids] == ["running"] * 2 + ["starting"] * 4
+    few.submit(runtime, ids[-1])  # queues already
+    assert len(list((runtime.home / "workers" / "queue").glob("*/*.task"))) <= 4
+    handles = [FlowHandle[str](runtime, exec_id) for exec_id in ids]
+    assert [handle.wait(timeout=SECONDS) for handle in handles] == list("012345")
+    times = [tuple(map(float, (tmp_path / f"{n}.ran").read_text().split())) for n in range(6)]
+    assert max(sum(begun <= at < ended for begun, ended in times) for at, _ in times) <= 2
+    begun = [at for at, _ in times]
+    assert max(begun[:2]) < min(begun[4:])
+    assert all(runtime.journal.execution(exec_id).epoch == 1 for exec_id in ids)
+    until(lambda: not list((runtime.home / "workers" / "queue").iterdir()), "an empty queue")
+    assert Places(runtime.home).of(ids[0]) == []
+
+
+def test_a_worker_that_waits_for_another_execution_gives_its_place_up(runtime: Runtime, tmp_path: Path) -> None:
+    exec_id = begin(runtime, parent, folder=str(tmp_path))
+    runner(1).submit(runtime, exec_id)
+    assert FlowHandle[str](runtime, exec_id).wait(timeout=SECONDS) == "child"
+
+
+def test_killed_workers_and_a_killed_foreman_hold_nobody_up(runtime: Runtime, tmp_path: Path) -> None:
+    one = runner(1)
+    ids = [begin(runtime, work, folder=str(tmp_path), name=str(n), seconds=60.0 if n == 0 else 0.0) for n in range(3)]
+    for exec_id in ids:
+        one.submit(runtime, exec_id)
+    foremen[-1].kill()
+    foremen[-1].wait()
+    assert one.status(ids[1]).state == "ended"  # nobody would start it: it may be submitted again
+    (place,) = Places(runtime.home).of(ids[0])
+    os.kill(place.owner.pid, signal.SIGKILL)
+    until(lambda: not Places(runtime.home).of(ids[0]), "the death")
+    for exec_id in ids[1:]:
+        one.submit(runtime, exec_id)
+        assert FlowHandle[str](runtime, exec_id).wait(timeout=SECONDS) == str(ids.index(exec_id))
+
+
+def test_one_that_queues_can_be_cancelled(runtime: Runtime, tmp_path: Path) -> None:
+    one = runner(1)
+    first, second = (begin(runtime, work, folder=str(tmp_path), name=name, seconds=60.0) for name in "ab")
+    one.submit(runtime, first)
+    one.submit(runtime, second)
+    one.cancel(second)
+    assert one.status(second).state == "ended"
+    assert one.logs(second) == ""
+    until(lambda: runtime.journal.execution(first).status is ExecutionStatus.RUNNING, "the first runs")
+    one.cancel(first)
+    assert KitaruClient(runtime).executions.get(second).status is ExecutionStatus.PENDING

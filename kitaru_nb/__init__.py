@@ -85,6 +85,7 @@ _ERRORS = (
     "KitaruExecutionError",
     "KitaruUserCodeError",
     "KitaruTimeoutError",
+    "KitaruWorkerLostError",
     "KitaruAmbiguousFlowResultError",
     "KitaruBackendError",
     "KitaruLogRetrievalError",

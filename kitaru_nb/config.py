@@ -25,13 +25,15 @@ class Settings:
 
     Attributes:
         home: folder of the journal, artifacts and settings.
-        journal: URL of the journal, ``sqlite:///path`` or ``memory://NAME``; None is ``journal.db`` in the home.
+        journal: URL of the journal: ``sqlite:///path``, ``postgresql://…``, ``https://…`` of a server, or ``memory://NAME``;
+            None is ``journal.db`` in the home.
         store: URL of the artifact store (fsspec); None is the folder ``artifacts`` in the home.
         inline_max_bytes: values up to this size travel inside the journal's event.
         durability: ``power`` survives power loss, ``process`` only the death of processes.
         trust_pickle: whether pickled values of this store may be loaded.
         lease_seconds: how long a silent worker on another host keeps its lease.
         stack: where flows run, and keep their state, that name no stack themselves.
+        executor: where submitted checkpoints run: ``threads``, ``dask``, ``dask://HOST:PORT``.
     """
 
     home: Path
@@ -42,6 +44,7 @@ class Settings:
     trust_pickle: bool = True
     lease_seconds: float = 30.0
     stack: str = "local"
+    executor: str = "threads"
 
     @property
     def journal_url(self) -> str:

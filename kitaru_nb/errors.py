@@ -85,6 +85,10 @@ class KitaruTimeoutError(KitaruError, TimeoutError):
     """A checkpoint, or waiting for a result, took longer than was allowed."""
 
 
+class KitaruWorkerLostError(KitaruRuntimeError):
+    """The process that ran a checkpoint elsewhere (a job, a worker of a cluster) ended without an outcome."""
+
+
 class KitaruAmbiguousFlowResultError(KitaruRuntimeError):
     """Kept for code written for Kitaru; a flow here returns plain values, so it is never raised."""
 

@@ -1,5 +1,7 @@
 """``python -m kitaru_nb.worker EXECUTION``: the process that a runner starts to advance one execution.
 
+``--job NAME``: only the order of this name, an isolated checkpoint; 0 when its outcome, good or bad, is recorded.
+
 Exit codes: 0 completed (or nothing to do), 1 failed, 75 it let go and waits (EX_TEMPFAIL of sysexits.h). With
 ``--supervised``, for a supervisor that starts again what ends with another code: 0 when the journal says what became of
 the execution, be it a failure or a wait; and it waits for the lease of a worker that died elsewhere.
@@ -7,7 +9,9 @@ the execution, be it a failure or a wait; and it waits for the lease of a worker
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -17,6 +21,7 @@ from typing import Any
 from kitaru_nb.core.advance import Outcome, advance, refuse
 from kitaru_nb.core.create import created_event
 from kitaru_nb.core.flow import load_flow
+from kitaru_nb.core.jobs import perform_job
 from kitaru_nb.core.run import Run
 from kitaru_nb.core.runtime import Runtime, default_runtime
 from kitaru_nb.errors import KitaruError, KitaruNotFoundError, KitaruStateError, Paused
@@ -25,6 +30,7 @@ from kitaru_nb.promote.workplace import enter, localised, with_json_inputs
 
 EXIT_WAITING = 75
 SUPERVISED = "--supervised"
+JOB = "--job"
 
 
 class Signals:
@@ -159,15 +165,42 @@ def is_recorded(runtime: Runtime, exec_id: str) -> bool:
     return status.ended or status is ExecutionStatus.WAITING
 
 
+def job(runtime: Runtime, exec_id: str, name: str) -> int:
+    """Carry out the order of one isolated checkpoint, say so, and return the exit code."""
+    signals = Signals()
+    signals.listen()
+    try:
+        enter(runtime, created_event(runtime, exec_id))
+        where = f"the job {name} of {exec_id}, process {os.getpid()} on {socket.gethostname()}"
+        returned = perform_job(runtime, exec_id, name, signals.watch, where)
+    except KitaruStateError as error:
+        print(error)
+        return 0
+    except Paused as pause:
+        print(f"{name} of {exec_id} was interrupted: {pause.reason}")
+        return EXIT_WAITING
+    except KitaruError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"{name} of {exec_id} {'failed' if 'failure' in returned.body else 'completed'}")
+    return 0
+
+
 def main(arguments: list[str]) -> int:
     """The command."""
-    supervised = SUPERVISED in arguments
-    names = [argument for argument in arguments if argument != SUPERVISED]
+    names = list(arguments)
+    supervised = SUPERVISED in names
+    if supervised:
+        names.remove(SUPERVISED)
+    task = names[1] if names[:1] == [JOB] and len(names) > 1 else None
+    names = names if task is None else names[2:]
     if len(names) != 1:
-        print(f"usage: python -m kitaru_nb.worker [{SUPERVISED}] EXECUTION", file=sys.stderr)
+        print(f"usage: python -m kitaru_nb.worker [{SUPERVISED}] [{JOB} NAME] EXECUTION", file=sys.stderr)
         return 2
     (exec_id,) = names
     runtime = default_runtime()
+    if task is not None:
+        return job(runtime, exec_id, task)
     if not supervised:
         return turn(runtime, exec_id)
     if not wait_for_lease(runtime, exec_id):

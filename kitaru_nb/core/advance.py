@@ -54,6 +54,8 @@ def advance(
     tries = 0
     while True:
         run = claim(runtime, exec_id, poll_seconds=poll_seconds)
+        if flow.executor is not None:  # what the execution was started with comes before it
+            run.options = {"executor": flow.executor, **run.options}
         if on_run is not None:
             on_run(run)
         outcome = _advance_once(run, flow)

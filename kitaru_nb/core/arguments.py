@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kitaru_nb.core.runtime import Runtime
@@ -14,14 +14,19 @@ from kitaru_nb.model import CheckpointCall, Event
 WHOLE = "arguments"
 
 
-def pack_arguments(runtime: Runtime, call: CheckpointCall, given: Any, blob: bytearray) -> dict[str, dict[str, Any]]:
+def pack_arguments(
+    runtime: Runtime, call: CheckpointCall, given: Any, blob: bytearray, *, takes: Sequence[str] = ()
+) -> dict[str, dict[str, Any]]:
     """The packed values that ``call`` is to run with, by input.
+
+    Args:
+        takes: the inputs that a call of an agent said it could be given.
 
     Raises:
         KitaruUsageError: the call takes no other arguments, or not these; says which.
         KitaruSerializationError: a value can't be persisted.
     """
-    values = _values(call, given)
+    values = _values(call, given, takes)
     return {
         name: pack_artifact(runtime.store.write(value, name=name, kind="input"), blob) for name, value in values.items()
     }
@@ -34,8 +39,8 @@ def read_arguments(runtime: Runtime, packed: Mapping[str, Mapping[str, Any]], cr
     }
 
 
-def _values(call: CheckpointCall, given: Any) -> Mapping[str, Any]:
-    names = [i.name for i in call.inputs]
+def _values(call: CheckpointCall, given: Any, takes: Sequence[str]) -> Mapping[str, Any]:
+    names = [i.name for i in call.inputs if not takes or i.name in takes]
     if call.checkpoint_type == "cell" or any(a.names for a in call.artifacts):
         raise KitaruUsageError(
             f"{call.selector!r} is a cell: it reads the notebook's variables and takes no arguments.",
@@ -48,10 +53,10 @@ def _values(call: CheckpointCall, given: Any) -> Mapping[str, Any]:
                 fix=f"overrides={{'arguments.{call.selector}': {{'NAME': value}}}}",
             )
         return {WHOLE: given}
-    if call.artifacts and not _is_function(call):
+    if not takes and call.artifacts and not _is_function(call):
         raise KitaruUsageError(
-            f"{call.selector!r} is a {call.checkpoint_type or 'call'} of an agent; other arguments can be given to "
-            "functions under @checkpoint and to tool calls.",
+            f"{call.selector!r} is of type {call.checkpoint_type} and takes no other arguments; functions under "
+            "@checkpoint, tool calls and requests to models do.",
             fix=f"overrides={{'checkpoint.{call.selector}': value}}",
         )
     line = f"overrides={{'arguments.{call.selector}': {{{names[0]!r}: value}}}}" if names else None
@@ -65,7 +70,9 @@ def _values(call: CheckpointCall, given: Any) -> Mapping[str, Any]:
         )
     if unknown := [name for name in given if name not in names]:
         raise KitaruUsageError(
-            f"{call.selector!r} has no input {unknown[0]!r}. Inputs are: {', '.join(names)}.", fix=line
+            f"{call.selector!r} {'takes no other' if takes else 'has no input'} {unknown[0]!r}. "
+            f"Inputs are: {', '.join(names)}.",
+            fix=line,
         )
     return given
 

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import inspect
-import threading
+import sys
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from contextvars import copy_context
 from enum import Enum
-from typing import Any, Generic, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, SupportsIndex, TypeVar, overload
 
 from kitaru_nb.artifacts.store import ArtifactStore
 from kitaru_nb.cells.keys import function_code
 from kitaru_nb.cells.tokens import UNAVAILABLE
-from kitaru_nb.core.context import Frame, current, here
+from kitaru_nb.core.context import Frame, current
+from kitaru_nb.core.elsewhere_work import ElsewhereWork, ExecutorWork, IsolatedWork
 from kitaru_nb.core.engine import Call, Input, digest
+from kitaru_nb.core.function_work import FunctionWork, parts_of
 from kitaru_nb.core.futures import CheckpointFuture, Futures, background_loop, pending, resolve, running_loop
+from kitaru_nb.core.orders import parsing
 from kitaru_nb.core.retry import Retry, as_retry
-from kitaru_nb.core.run import Run, recorded_failure
-from kitaru_nb.errors import KitaruFeatureNotAvailableError, KitaruTimeoutError, KitaruUsageError
-from kitaru_nb.journal.fold import Outputs
-from kitaru_nb.model import Artifact, Event
+from kitaru_nb.errors import KitaruUsageError
+
+if TYPE_CHECKING:
+    from kitaru_nb.core.run import Run
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -30,10 +31,10 @@ T = TypeVar("T")
 
 _CONSTANTS = (str, bytes, int, float, complex, bool, type(None), tuple, frozenset, Enum)
 
-_OPTIONS = ("name", "type", "retries", "timeout", "cache", "runtime")
-
-#: Tokens of the parts of bigger containers aren't looked up for lineage.
-MAX_PARTS = 100
+_OPTIONS = ("name", "type", "retries", "timeout", "cache", "runtime", "resources")
+_ATTRIBUTES = tuple("retry" if option == "retries" else option for option in _OPTIONS)
+_RUNTIMES = ("inline", "isolated")
+_RESOURCES = ("cpu", "memory")
 
 
 class Checkpoint(Generic[P, R]):
@@ -45,6 +46,9 @@ class Checkpoint(Generic[P, R]):
         timeout: seconds that one attempt may take, or None.
         cache: whether executions may reuse each other's results for equal code and inputs.
         type: free label that people see, e.g. ``model_call``.
+        runtime: ``inline`` (in the flow's process, or where its run's executor has its workers) or ``isolated`` (each
+            call in a job of its own, on the execution's runner). None is ``inline``.
+        resources: of the job of an isolated call.
     """
 
     def __init__(
@@ -57,6 +61,7 @@ class Checkpoint(Generic[P, R]):
         timeout: float | None = None,
         cache: bool | None = None,
         runtime: str | None = None,
+        resources: Mapping[str, str] | None = None,
     ) -> None:
         if not callable(func):
             raise KitaruUsageError(
@@ -67,11 +72,7 @@ class Checkpoint(Generic[P, R]):
             raise KitaruUsageError(
                 f"timeout={timeout!r} can't be: expected seconds > 0.", fix="@checkpoint(timeout=30)"
             )
-        if runtime not in (None, "inline"):
-            raise KitaruFeatureNotAvailableError(
-                f"runtime={runtime!r} is not offered; a checkpoint runs in its flow's process ('inline').",
-                fix="@checkpoint, without runtime=",
-            )
+        _check_runtime(runtime, resources)
         functools.update_wrapper(self, func)
         self.func = func
         self.name: str = name or getattr(func, "__name__", None) or type or "checkpoint"
@@ -80,6 +81,7 @@ class Checkpoint(Generic[P, R]):
         self.timeout = timeout
         self.cache = cache
         self.runtime = runtime
+        self.resources = dict(resources or {})
         self.is_async = inspect.iscoroutinefunction(func)
         self._signature = inspect.signature(func)
         parameters = list(self._signature.parameters.values())
@@ -100,18 +102,28 @@ class Checkpoint(Generic[P, R]):
     def __repr__(self) -> str:
         return f"<checkpoint {self.name}>"
 
+    def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
+        # By reference where another process can import it; so values and exceptions of its module keep their types.
+        found = importable(self)
+        if found is self:
+            return self.func.__qualname__
+        if found is not None:
+            return _varied, (found, self._options())
+        return super().__reduce_ex__(protocol)
+
     def __getstate__(self) -> dict[str, Any]:
         # Where the source can't be read any more (another process), the code digest travels along.
         return self.__dict__ | {"_code": self.code}
 
     def with_options(self, **options: Any) -> Checkpoint[P, R]:
-        """The same function with other options (``name retries timeout cache type``)."""
-        mine: dict[str, Any] = {"name": self.name, "type": self.type, "retries": self.retry, "timeout": self.timeout}
-        mine |= {"cache": self.cache, "runtime": self.runtime}
+        """The same function with other options (``name retries timeout cache type runtime resources``)."""
         _check_options(options)
-        changed = Checkpoint(self.func, **(mine | options))
+        changed = Checkpoint(self.func, **(self._options() | options))
         changed._code = self._code
         return changed
+
+    def _options(self) -> dict[str, Any]:
+        return {"retries" if name == "retry" else name: getattr(self, name) for name in _ATTRIBUTES}
 
     @property
     def code(self) -> str:
@@ -119,7 +131,10 @@ class Checkpoint(Generic[P, R]):
 
         Global data that can change in place (a counter, a client, a cache) doesn't count: it is state, not code.
         """
-        return self._code or function_code(self.func, _constant_token)
+        if self._code:
+            return self._code
+        with parsing:
+            return function_code(self.func, _constant_token)
 
     @overload
     def submit(self: Checkpoint[P, Coroutine[Any, Any, T]], *args: Any, **kwargs: Any) -> CheckpointFuture[T]: ...
@@ -128,7 +143,7 @@ class Checkpoint(Generic[P, R]):
     def submit(self, *args: Any, **kwargs: Any) -> CheckpointFuture[R]: ...
 
     def submit(self, *args: Any, **kwargs: Any) -> CheckpointFuture[Any]:
-        """Start the call on another thread (or, for an async checkpoint, task); its future.
+        """Start the call on another thread (for an async checkpoint: task), or on the run's executor; its future.
 
         Futures among the arguments are waited for there, not here.
         """
@@ -141,7 +156,10 @@ class Checkpoint(Generic[P, R]):
             call = self._prepare(frame, args, kwargs, on_line=False)
             future.call_id = call.call_id
         submitted, loop = frame.run.submitted, running_loop()
-        if not self.is_async:
+        if self._on_executor(frame.run):
+            coroutine = self._perform_async(frame, args, kwargs, call, future)
+            future.future = submitted.on_loop(coroutine, background_loop())
+        elif not self.is_async:
             future.work = submitted.on_thread(functools.partial(self._perform, frame, args, kwargs, call, future))
         elif loop is not None:
             future.task = submitted.as_task(self._perform_async(frame, args, kwargs, call, future), loop)
@@ -238,17 +256,27 @@ class Checkpoint(Generic[P, R]):
             value = resolve(value)
             inputs.append(Input(name, value, token(value), parts_of(value, token)))
         call_id, place = run.engine.identify(frame, self.name, inputs, explicit)
+        work = self._work(run, submitted=not on_line)
         code: str | None = None
         cache_key: str | None = None
-        if call_id not in run.engine.completed:  # what is recorded needs neither
+        if call_id not in run.engine.completed:  # what is recorded needs none of it
             code = self.code
+            if isinstance(work, ElsewhereWork):
+                run.submitted.elsewhere.orders.code(self)
             if run.cache if self.cache is None else self.cache:
                 cache_key = self._cache_key(inputs)
-        work = FunctionWork(self, run)
         place = place if on_line else None
         return Call(
             call_id, self.name, work, frame, inputs, self.retry, self.type, call_id, place, code, cache_key, after=after
         )
+
+    def _work(self, run: Run, *, submitted: bool) -> FunctionWork:
+        if self.runtime == "isolated":
+            return IsolatedWork(self, run)
+        return ExecutorWork(self, run) if submitted and self._on_executor(run) else FunctionWork(self, run)
+
+    def _on_executor(self, run: Run) -> bool:
+        return self.runtime != "isolated" and run.submitted.elsewhere.on_executor
 
     def _cache_key(self, inputs: Sequence[Input]) -> str | None:
         """Content key of a call, or None when an input or the code can't be told exactly."""
@@ -269,146 +297,41 @@ class Checkpoint(Generic[P, R]):
         return bound.arguments.items()
 
 
-class FunctionWork:
-    """A call of a function: one output, the value that it returned."""
+def importable(checkpoint: Checkpoint[..., Any]) -> Checkpoint[..., Any] | None:
+    """The checkpoint of the same function that another process finds by its name, or None."""
+    module = checkpoint.func.__module__
+    by_value = sys.modules["cloudpickle"].list_registry_pickle_by_value() if "cloudpickle" in sys.modules else ()
+    if module == "__main__" or module in by_value:
+        return None
+    found: Any = sys.modules.get(module)
+    for part in checkpoint.func.__qualname__.split("."):
+        found = getattr(found, part, None)
+    return found if isinstance(found, Checkpoint) and found.func is checkpoint.func else None
 
-    __slots__ = ("checkpoint", "run")
 
-    def __init__(self, checkpoint: Checkpoint[..., Any], run: Run) -> None:
-        self.checkpoint = checkpoint
-        self.run = run
+def _varied(checkpoint: Checkpoint[..., Any], options: Mapping[str, Any]) -> Checkpoint[..., Any]:
+    return checkpoint.with_options(**options)
 
-    def arguments(self, call: Call) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The call's inputs as they are given to the function."""
-        if self.checkpoint._names is not None:
-            return tuple(i.value for i in call.inputs), {}
-        bound = inspect.BoundArguments(self.checkpoint._signature, {i.name: i.value for i in call.inputs})
-        return bound.args, bound.kwargs
 
-    def invoke(self, call: Call, attempt: int) -> Any:
-        """Run the function in a frame of its own."""
-        args, kwargs = self.arguments(call)
-        frame = Frame(call.frame.run, call.call_id, call.scope, call.name, attempt=attempt)
-        call.inside = frame
-        token = current.set(frame)
-        try:
-            if self.checkpoint.timeout is not None:
-                return with_timeout(self, frame, args, kwargs)
-            return self.checkpoint.func(*args, **kwargs)
-        finally:
-            current.reset(token)
-
-    async def invoke_async(self, call: Call, attempt: int) -> Any:
-        """Await the function in a frame of its own."""
-        args, kwargs = self.arguments(call)
-        frame = Frame(call.frame.run, call.call_id, call.scope, call.name, attempt=attempt)
-        call.inside = frame
-        token = current.set(frame)
-        try:
-            coroutine: Any = self.checkpoint.func(*args, **kwargs)
-            if self.checkpoint.timeout is None:
-                return await coroutine
-            try:
-                async with asyncio.timeout(self.checkpoint.timeout) as limit:
-                    return await coroutine
-            except TimeoutError as error:
-                if limit.expired():
-                    raise too_long(self.checkpoint) from error
-                raise
-        finally:
-            current.reset(token)
-
-    def with_arguments(self, call: Call, values: Mapping[str, Any]) -> None:
-        """The function is called with these values of its parameters."""
-        replace_inputs(call, values)
-
-    def outputs(self, run: Run, call: Call, value: Any) -> tuple[list[Artifact], Mapping[str, Any]]:
-        """The returned value as one artifact, and the metadata that the body logged."""
-        if inspect.iscoroutine(value):
-            value.close()
-        artifact = run.store.write(
-            value,
-            name=call.name,
-            kind="output",
-            artifact_id=f"{run.exec_id}/{call.call_id}/{call.name}",
-            exec_id=run.exec_id,
-            producing_call=call.call_id,
+def _check_runtime(runtime: str | None, resources: Mapping[str, str] | None) -> None:
+    if runtime not in (None, *_RUNTIMES):
+        raise KitaruUsageError(
+            f"runtime={runtime!r} is none of {', '.join(map(repr, _RUNTIMES))}.", fix="@checkpoint(runtime='isolated')"
         )
-        metadata = call.inside.metadata if call.inside is not None else None
-        return [artifact], {"metadata": metadata} if metadata else {}
-
-    def restore(self, run: Run, call: Call, artifacts: Sequence[Artifact], event: Event) -> Any:
-        """The value that was returned."""
-        if isinstance(artifacts, Outputs) and (found := artifacts.inline(0)) is not None:
-            return run.store.read_inline(*found, artifact=lambda: artifacts[0])
-        return run.store.read(artifacts[0])
-
-    def recorded_failure(self, event: Event) -> Exception:
-        """The exception that ended the last attempt."""
-        return recorded_failure(event, trusted=self.run.runtime.settings.trust_pickle)
-
-
-def parts_of(value: Any, token: Callable[[Any], str | None]) -> Sequence[str]:
-    """Tokens of the items of a small list, tuple or dict: values that were put together keep their lineage."""
-    kind = type(value)
-    if kind is dict:
-        items: Iterable[Any] = value.values()
-    elif kind is list or kind is tuple:
-        items = value
-    else:
-        return ()
-    if len(value) > MAX_PARTS:
-        return ()
-    return [t for t in map(token, items) if t is not None]
-
-
-def replace_inputs(call: Call, values: Mapping[str, Any]) -> None:
-    """Give ``call`` these values of its inputs. They come from the replay, so from no other call."""
-    run = call.frame.run
-    token, sources = run.store.token, call.sources or run.engine.trace(call.inputs)
-    call.sources = [[] if i.name in values else known for i, known in zip(call.inputs, sources, strict=True)]
-    given = [(i, values[i.name]) if i.name in values else (i, None) for i in call.inputs]
-    call.inputs = [
-        Input(i.name, value, token(value), parts_of(value, token)) if i.name in values else i for i, value in given
-    ]
-    call.overridden = tuple(i.name for i in call.inputs if i.name in values)
-
-
-def with_timeout(work: FunctionWork, frame: Frame, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Run the function on a thread of its own; when the time is over, tell that thread to end and go on without it."""
-    checkpoint, user_code = work.checkpoint, work.run.user_code
-    outcome: dict[str, Any] = {}
-
-    def target() -> None:
-        frame.line = here()
-        try:
-            user_code.enter()
-            outcome["value"] = checkpoint.func(*args, **kwargs)
-        except BaseException as error:
-            outcome["error"] = error
-        finally:
-            user_code.ended()
-
-    thread = threading.Thread(target=copy_context().run, args=(target,), name=f"{checkpoint.name}-timeout", daemon=True)
-    with work.run.runtime_code():  # see Submitted.on_thread
-        thread.start()
-    thread.join(checkpoint.timeout)
-    if thread.is_alive() and not outcome:
-        # Takes effect at the thread's next bytecode; a call that blocks inside C ends when it returns.
-        user_code.end(thread.ident or 0)
-        raise too_long(checkpoint)
-    thread.join()
-    if "error" in outcome:
-        raise outcome["error"]
-    return outcome["value"]
-
-
-def too_long(checkpoint: Checkpoint[..., Any]) -> KitaruTimeoutError:
-    """The error of an attempt that took longer than allowed."""
-    return KitaruTimeoutError(
-        f"Checkpoint {checkpoint.name!r} took longer than its timeout of {checkpoint.timeout:g} s.",
-        fix="@checkpoint(timeout=...) with more seconds, or retries=",
-    )
+    if not resources:
+        return
+    if runtime != "isolated":
+        raise KitaruUsageError(
+            "resources= are those of a job of its own, and this checkpoint runs in its flow's process.",
+            fix=f"@checkpoint(runtime='isolated', resources={dict(resources)!r})",
+        )
+    for name, amount in resources.items():
+        if name not in _RESOURCES or not isinstance(amount, str) or not amount:
+            raise KitaruUsageError(
+                f"resources={dict(resources)!r}: {name} can't be {amount!r}; expected 'cpu' and 'memory' as texts in "
+                "Kubernetes' units.",
+                fix="resources={'cpu': '2', 'memory': '4Gi'}",
+            )
 
 
 def _pending(args: Iterable[Any], kwargs: Mapping[str, Any]) -> Iterator[CheckpointFuture[Any]]:
@@ -460,6 +383,7 @@ def checkpoint(
     timeout: float | None = None,
     cache: bool | None = None,
     runtime: str | None = None,
+    resources: Mapping[str, str] | None = None,
 ) -> Callable[[Callable[P, R]], Checkpoint[P, R]]: ...
 
 
@@ -475,7 +399,8 @@ def checkpoint(func: Callable[..., Any] | None = None, /, **options: Any) -> Any
         retries: how often a failed attempt is tried again, or a `Retry` policy.
         timeout: seconds that one attempt may take.
         cache: reuse results of other executions for equal code and inputs.
-        runtime: ``inline`` (default).
+        runtime: ``inline`` (default), or ``isolated``: each call in a job of its own, on the execution's runner.
+        resources: what the job of an isolated call gets, as ``{"cpu": "2", "memory": "4Gi"}``.
 
     Raises:
         KitaruUsageError: an option that can't be.

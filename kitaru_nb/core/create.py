@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from kitaru_nb.core.executors import check_executor
 from kitaru_nb.core.reference import reference_of
 from kitaru_nb.core.replay import Scope, plan_replay
 from kitaru_nb.core.runtime import Runtime, whoami
@@ -22,12 +23,16 @@ def create_execution(runtime: Runtime, flow: Flow[..., Any], inputs: Mapping[str
 
     Raises:
         KitaruSerializationError: an input can't be persisted.
+        KitaruUsageError: its executor can't be.
+        KitaruFeatureNotAvailableError: what its executor needs isn't installed.
     """
+    check_executor(flow.executor or runtime.settings.executor)
     blob = bytearray()
     body = {
         "ref": reference_of(flow, runtime, blob),
         "inputs": pack_inputs(runtime, inputs, blob),
-        "options": {"cache": flow.cache, "retries": flow.retry.attempts},
+        "options": {"cache": flow.cache, "retries": flow.retry.attempts}
+        | ({"executor": flow.executor} if flow.executor else {}),
     }
     return write_created(runtime, flow.name, flow.stack or runtime.settings.stack, body, blob, key=flow.key)
 

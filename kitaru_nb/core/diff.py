@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,7 +16,8 @@ class CallDiff:
 
     Attributes:
         change: ``same`` output, ``output`` differs, ``status`` differs, or it is ``only_left`` / ``only_right``.
-        why: first cause that is known: ``inputs: topic``, ``code`` or ``ran again``; "" where nothing differs.
+        why: first cause that is known: ``inputs: topic``, ``code`` or ``ran again``. Where nothing differs: ``reused``
+            when one execution took it over from another one, by itself or inside the call around it; else "".
         left, right: preview of the output, or None.
         seconds, tokens: (left, right).
     """
@@ -47,7 +49,9 @@ class ExecutionDiff:
 
 def diff_executions(left: Execution, right: Execution) -> ExecutionDiff:
     """Compare calls with equal inputs, and then those of the same selector at the same nesting."""
-    rows = [_compare(path, *calls) for path, calls in _pairs(left, right).items()]
+    pairs = _pairs(left, right)
+    inside_reused = _inside_reused(left, right, pairs.values())
+    rows = [_compare(path, *calls, inside_reused) for path, calls in pairs.items()]
     waits_before = {w.name: repr(w.value) if w.status == "resolved" else w.status for w in left.waits}
     waits_after = {w.name: repr(w.value) if w.status == "resolved" else w.status for w in right.waits}
     waits = tuple(
@@ -85,7 +89,39 @@ def _by_path(execution: Execution) -> dict[str, CheckpointCall]:
     return {path: by_id[call_id] for call_id, path in paths.items()}
 
 
-def _compare(path: str, left: CheckpointCall | None, right: CheckpointCall | None) -> CallDiff:
+def _inside_reused(
+    left: Execution, right: Execution, pairs: Iterable[tuple[CheckpointCall | None, CheckpointCall | None]]
+) -> set[str]:
+    """Ids of calls that only one execution lists because the other one took over the call around them as a whole."""
+    by_id: dict[str, CheckpointCall] = {c.call_id: c for e in (left, right) for c in e.checkpoints}
+    taken_over: set[str] = set()
+    alone: list[CheckpointCall] = []
+    for one, other in pairs:
+        if one is None or other is None:
+            alone += [call for call in (one, other) if call is not None]
+        elif "reused" in (one.status, other.status) and _same(one, other):
+            taken_over |= {one.call_id, other.call_id}
+    found: set[str] = set()
+    for call in alone:
+        parent = call.parent
+        while parent is not None and parent not in taken_over:
+            parent = by_id[parent].parent if parent in by_id else None
+        if parent is not None:
+            found.add(call.call_id)
+    return found
+
+
+def _same(left: CheckpointCall, right: CheckpointCall) -> bool:
+    return [(a.name, a.digest) for a in left.artifacts] == [(a.name, a.digest) for a in right.artifacts]
+
+
+def _compare(
+    path: str, left: CheckpointCall | None, right: CheckpointCall | None, inside_reused: Collection[str]
+) -> CallDiff:
+    if right is None and left is not None and left.call_id in inside_reused:
+        right = left
+    elif left is None and right is not None and right.call_id in inside_reused:
+        left = right
     seconds = (left.duration if left else None, right.duration if right else None)
     tokens = (tokens_of(left) if left else 0, tokens_of(right) if right else 0)
     shown = (_preview(left), _preview(right))
@@ -94,8 +130,9 @@ def _compare(path: str, left: CheckpointCall | None, right: CheckpointCall | Non
     done = ("completed", "reused")
     if (left.status in done) != (right.status in done):
         return CallDiff(path, "status", f"{left.status} → {right.status}", *shown, seconds, tokens)
-    if [(a.name, a.digest) for a in left.artifacts] == [(a.name, a.digest) for a in right.artifacts]:
-        return CallDiff(path, "same", "", *shown, seconds, tokens)
+    if _same(left, right):
+        reused = left is right or "reused" in (left.status, right.status)
+        return CallDiff(path, "same", "reused" if reused else "", *shown, seconds, tokens)
     return CallDiff(path, "output", _why(left, right), *shown, seconds, tokens)
 
 

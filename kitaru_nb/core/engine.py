@@ -174,7 +174,7 @@ class ReplayPlan:
     """What a replay takes from its original (see `kitaru_nb.core.replay`).
 
     Attributes:
-        rerun: call ids that must run again although their inputs are equal.
+        rerun: call ids that must run again although their inputs are equal; ``entered`` only because of calls inside.
         overrides: call id → event whose outputs replace those of the call.
         arguments: call id → values of its inputs that it runs with instead of the flow's.
         override_places: (name, number on the main line of the flow, or None when it is the only call of its name) →
@@ -189,6 +189,7 @@ class ReplayPlan:
 
     original: str
     rerun: frozenset[str] = frozenset()
+    entered: frozenset[str] = frozenset()
     overrides: Mapping[str, Event] = field(default_factory=dict)
     arguments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     override_places: Mapping[tuple[str, int | None], str] = field(default_factory=dict)

@@ -10,18 +10,19 @@ from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from kitaru_nb.core import reference
 from kitaru_nb.core.create import create_execution, create_replay, merged_inputs
+from kitaru_nb.core.executors import parse_executor
 from kitaru_nb.core.handle import FlowHandle
 from kitaru_nb.core.launch import launch
 from kitaru_nb.core.replay import ReplayPreview, Scope, plan_replay
 from kitaru_nb.core.retry import Retry, as_retry
-from kitaru_nb.core.runtime import Runtime, default_runtime, runtime_of
+from kitaru_nb.core.runtime import Runtime, runtime_of
 from kitaru_nb.errors import KitaruNotFoundError, KitaruUsageError
 from kitaru_nb.model import Deployment, Event
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_OPTIONS = ("name", "stack", "key", "cache", "retries", "runtime")
+_OPTIONS = ("name", "stack", "key", "cache", "retries", "executor", "runtime")
 
 
 class Flow(Generic[P, R]):
@@ -36,6 +37,7 @@ class Flow(Generic[P, R]):
         key: str | None = None,
         cache: bool | None = None,
         retries: int | Retry | None = None,
+        executor: str | None = None,
         runtime: Runtime | None = None,
     ) -> None:
         if not callable(func):
@@ -47,6 +49,9 @@ class Flow(Generic[P, R]):
         self.key = key
         self.cache = cache
         self.retry = as_retry(retries)
+        if executor is not None:
+            parse_executor(executor)
+        self.executor = executor
         self.runtime = runtime
         self.is_async = inspect.iscoroutinefunction(func)
         self.signature = inspect.signature(func)
@@ -66,10 +71,11 @@ class Flow(Generic[P, R]):
         return self.__dict__ | {"runtime": None}
 
     def with_options(self, **options: Any) -> Flow[P, R]:
-        """The same flow with other options: ``name stack key cache retries runtime``."""
+        """The same flow with other options: ``name stack key cache retries executor runtime``."""
         _check_options(options)
         mine: dict[str, Any] = {"name": self.name, "stack": self.stack, "key": self.key, "cache": self.cache}
-        return Flow(self.func, **(mine | {"retries": self.retry, "runtime": self.runtime} | options))
+        mine |= {"retries": self.retry, "executor": self.executor, "runtime": self.runtime}
+        return Flow(self.func, **(mine | options))
 
     def run(self, *args: Any, **kwargs: Any) -> FlowHandle[R]:
         """Start an execution with these inputs; a handle, at once.
@@ -123,7 +129,7 @@ class Flow(Generic[P, R]):
         Raises:
             KitaruNotFoundError, KitaruUsageError: as `replay_plan`.
         """
-        runtime = self.runtime or default_runtime()
+        runtime = self.runtime or runtime_of(self.stack)
         execution = create_replay(
             runtime,
             exec_id,
@@ -151,7 +157,7 @@ class Flow(Generic[P, R]):
             KitaruNotFoundError: a selector that means nothing; lists what there is.
             KitaruUsageError: an ambiguous selector.
         """
-        runtime = self.runtime or default_runtime()
+        runtime = self.runtime or runtime_of(self.stack)
         changed = list(merged_inputs(inputs, more_inputs))
         return plan_replay(
             runtime, exec_id, from_=from_, overrides=overrides, scope=scope, changed_inputs=changed
@@ -170,12 +176,14 @@ class Flow(Generic[P, R]):
 
         Args:
             tags: names that route to this version from now on.
+            stack: where its executions run, and where the deployment is kept; default: the flow's, or the one in use.
             inputs: values that executions take when they are given no others.
 
         Raises:
             KitaruUsageError: it can't be deployed; lists all that there is to mend.
         """
-        found: Deployment = self._deployed().create(self, tags=tags, stack=stack or self.stack or "local", **inputs)
+        place = stack or self.stack
+        found: Deployment = self._deployed(place).create(self, tags=tags, stack=place, **inputs)
         return found
 
     def deployments(self) -> list[Deployment]:
@@ -197,9 +205,9 @@ class Flow(Generic[P, R]):
         handle: FlowHandle[R] = self._deployed().invoke(self.name, version=version, tag=tag, inputs=inputs)
         return handle
 
-    def _deployed(self) -> Any:
+    def _deployed(self, stack: str | None = None) -> Any:
         deployments = importlib.import_module("kitaru_nb.promote.deployments")
-        return deployments.Deployments(self.runtime or default_runtime())
+        return deployments.Deployments(self.runtime or runtime_of(stack or self.stack))
 
 
 def load_flow(created: Event, runtime: Runtime) -> Flow[..., Any]:
@@ -242,6 +250,7 @@ def flow(
     stack: str | None = None,
     cache: bool | None = None,
     retries: int | Retry | None = None,
+    executor: str | None = None,
 ) -> _Decorator: ...
 
 
@@ -256,6 +265,8 @@ def flow(func: Callable[..., Any] | None = None, /, **options: Any) -> Any:
             somebody created. Default: the one in use (``kitaru stack use``), else ``local``.
         cache: default of ``cache`` for its executions.
         retries: how often an execution whose body raised goes on by itself.
+        executor: where its submitted checkpoints run: ``threads`` of its process, ``dask`` (processes of this machine)
+            or a Dask cluster, ``dask://HOST:PORT``. Default: the stack's.
     """
     _check_options(options)
     if func is None:

@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 
 from kitaru_nb.core.answers import answered_at, answering, asked
 from kitaru_nb.core.local import LocalRun, process_end, threads
+from kitaru_nb.core.places import give_way
 from kitaru_nb.core.runners import runner_of
 from kitaru_nb.core.runtime import Runtime
 from kitaru_nb.errors import (
@@ -62,6 +63,7 @@ class FlowHandle(Generic[R]):
         deadline = None if timeout is None else time.monotonic() + timeout
         try:
             while not self._settled():
+                give_way()
                 self._check_deadline(deadline, timeout)
                 local = self._running_here()
                 if local is not None:
@@ -97,7 +99,8 @@ class FlowHandle(Generic[R]):
         return self._wait_async().__await__()
 
     async def _wait_async(self) -> R:
-        while not await asyncio.to_thread(self._settled):  # noqa: ASYNC110 (other processes end it)
+        while not await asyncio.to_thread(self._settled):
+            give_way()
             await asyncio.sleep(POLL / 4)
         return await asyncio.to_thread(self.get)
 

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from kitaru_nb.core.engine import Answer, WaitRequest
@@ -15,7 +16,10 @@ from kitaru_nb.model import Event
 if TYPE_CHECKING:
     from kitaru_nb.core.run import Run
 
+#: How soon the run looks again where no news can be: whether what else goes on has ended.
 POLL = 0.05
+#: How often a parked wait is looked at, also when the journal told of nothing: what it tells is a hint.
+LOOK = 1.0
 
 
 class Parking:
@@ -36,6 +40,8 @@ class Parking:
         self.before_pause: Callable[[WaitRequest], None] | None = None
         self.busy = 0
         self._lock = threading.Lock()
+        self._alarms: dict[str, Callable[[], None]] = {}
+        self._stop_watching: Callable[[], None] | None = None
 
     def begin(self) -> None:
         """One more step is in progress. Raises `Paused` when the run has let go."""
@@ -74,24 +80,58 @@ class Parking:
 
     def park(self, wait: WaitRequest) -> Mapping[str, Any]:
         """Poll for the answer; its body. Raises `Paused` when the run lets go."""
+        alarm = threading.Event()
         self._arrive(wait)
         try:
             while (body := self._look_for_answer(wait)) is None:
-                self.run.wake.wait(POLL)
+                self._set_alarm(wait, alarm.set)
+                alarm.wait(self._seconds(wait))
+                alarm.clear()
             return body
         finally:
             self._depart(wait)
 
     async def park_async(self, wait: WaitRequest) -> Mapping[str, Any]:
         """`park` for a task: other tasks go on while it polls."""
+        loop, alarm = asyncio.get_running_loop(), asyncio.Event()
+
+        def ring() -> None:
+            with suppress(RuntimeError):  # the loop has ended, and the task with it
+                loop.call_soon_threadsafe(alarm.set)
+
         self._arrive(wait)
         try:
             await asyncio.sleep(0)  # tasks that are about to ask come first, so that all questions are asked at once
-            while (body := await asyncio.to_thread(self._look_for_answer, wait)) is None:  # noqa: ASYNC110
-                await asyncio.sleep(POLL)
+            while (body := await asyncio.to_thread(self._look_for_answer, wait)) is None:
+                self._set_alarm(wait, ring)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(alarm.wait(), self._seconds(wait))
+                alarm.clear()
             return body
         finally:
             self._depart(wait)
+
+    def stir(self) -> None:
+        """Something happened that parked waits should look at."""
+        for ring in list(self._alarms.values()):
+            ring()
+
+    def _set_alarm(self, wait: WaitRequest, ring: Callable[[], None]) -> None:
+        """Have ``ring`` called when there may be news. What came before is found by looking once more."""
+        with self._lock:
+            if wait.wait_id in self._alarms:
+                return
+            self._alarms[wait.wait_id] = ring
+            if self._stop_watching is None:
+                self._stop_watching = self.run.journal.watch(self.stir, exec_id=self.run.exec_id)
+        ring()
+
+    def _seconds(self, wait: WaitRequest) -> float:
+        """Until the wait is to be looked at without news."""
+        until = LOOK if wait.until is None else wait.until - time.time()
+        with self._lock:
+            _, deadline = self.parked[wait.wait_id]
+        return max(POLL, min(LOOK, until, deadline - time.monotonic()))
 
     def _arrive(self, wait: WaitRequest) -> None:
         seconds = self.poll_seconds if wait.timeout is None else wait.timeout
@@ -103,6 +143,12 @@ class Parking:
         with self._lock:
             del self.parked[wait.wait_id]
             self.busy += 1
+            self._alarms.pop(wait.wait_id, None)
+            stop = self._stop_watching if not self._alarms else None
+            if stop is not None:
+                self._stop_watching = None
+        if stop is not None:
+            stop()
 
     def _look_for_answer(self, wait: WaitRequest) -> Mapping[str, Any] | None:
         """The answer's body if it is there. Lets go when the time of all waits is over and nothing else is going on."""

@@ -93,10 +93,12 @@ def plan_replay(
         )
     rerun -= passed_over
     rewaits = _asked_again(execution, rerun | set(calls), [r for r in roots if r.startswith("wait:")])
+    entered = enclosing(execution, [*rerun, *calls]) - rerun
     body = {
         "from": selectors,
         "scope": scope,
-        "rerun": sorted(rerun | enclosing(execution, [*rerun, *calls])),
+        "rerun": sorted(rerun | entered),
+        "entered": sorted(entered),
         "overrides": calls,
         "arguments": arguments,
         "wait_overrides": waits,
@@ -137,6 +139,7 @@ def load_plan(runtime: Runtime, created: Event) -> ReplayPlan | None:
     return ReplayPlan(
         original=original,
         rerun=frozenset(body["rerun"]),
+        entered=frozenset(body.get("entered", ())),
         overrides=overrides,
         arguments={call_id: read_arguments(runtime, values, created) for call_id, values in packed.items()},
         override_places={_place(bodies, call_id): call_id for call_id in (*overrides, *packed)},
@@ -226,13 +229,24 @@ def _overrides(
             calls[call.call_id] = [pack_artifact(a, blob) for a in _overriding(runtime, call, value)]
         elif kind == "arguments" and selector:
             call = _call_named(execution, selector)
-            arguments[call.call_id] = pack_arguments(runtime, call, value, blob)
+            arguments[call.call_id] = pack_arguments(
+                runtime, call, value, blob, takes=_takes(runtime, execution.exec_id, call.call_id)
+            )
         else:
             raise KitaruUsageError(
                 f"Override {key!r} can't be: expected 'checkpoint.NAME', 'arguments.NAME' or 'wait.NAME'.",
                 fix=f"overrides={{'checkpoint.{_first_selector(execution)}': value}}",
             )
     return calls, waits, arguments
+
+
+def _takes(runtime: Runtime, exec_id: str, call_id: str) -> Sequence[str]:
+    """The inputs that a call of an agent said it could be given."""
+    takes: Sequence[str] = ()
+    for event in _donations(runtime, exec_id):
+        if event.key == call_id and "takes" in event.body:
+            takes = event.body["takes"]
+    return takes
 
 
 def _call_named(execution: Execution, selector: str) -> CheckpointCall:

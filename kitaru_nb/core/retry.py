@@ -12,7 +12,12 @@ from kitaru_nb.errors import (
     KitaruFencedError,
     KitaruTimeoutError,
     KitaruUsageError,
+    KitaruWorkerLostError,
 )
+
+#: How often a checkpoint whose worker was lost elsewhere runs again, even where it has no retries: as a crash of the
+#: flow's own process, that is none of its failures. One that kills its workers must end all the same.
+LOST_WORKERS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +51,15 @@ class Retry:
 
     def delay_after(self, error: Exception, failures: int) -> float | None:
         """Seconds to wait after the ``failures``-th failure, or None when it isn't tried again."""
+        if isinstance(error, KitaruWorkerLostError):
+            return self._delay(failures) if failures <= max(self.attempts, LOST_WORKERS) else None
         if failures > self.attempts or isinstance(error, self.never) or not isinstance(error, self.on):
             return None
         if isinstance(error, KitaruError) and not isinstance(error, KitaruTimeoutError):
             return None  # a misuse or a lost lease is the same the next time
+        return self._delay(failures)
+
+    def _delay(self, failures: int) -> float:
         delay = min(self.max_delay, self.delay * self.backoff ** (failures - 1))
         return delay * (1 - self.jitter * random.random())
 

@@ -477,6 +477,7 @@ class Run:
                 return
             self.ending = Ending(kind, reason)
         self.wake.set()
+        self.parking.stir()
         if self.task is not None:
             loop, task = self.task
             with contextlib.suppress(RuntimeError):  # the loop may have closed in this very moment

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from kitaru_nb.core.runtime import Runtime
-from kitaru_nb.errors import KitaruFeatureNotAvailableError
+from kitaru_nb.config import Settings
+from kitaru_nb.core.runtime import Runtime, settings_on
+from kitaru_nb.errors import KitaruFeatureNotAvailableError, KitaruUsageError
 
 #: Built-in stack → "module:Class" of its runner, resolved on use. ``local`` is a thread here, else as ``process``.
 BUILT_IN = {
@@ -43,22 +45,48 @@ class WorkerStatus:
         return self.state in ("starting", "running")
 
 
-class Runner(Protocol):
-    """Starts workers somewhere. Every method may raise `KitaruBackendError` when that place can't be reached."""
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One attempt at an isolated checkpoint: it runs beside the worker of its execution.
 
-    def submit(self, runtime: Runtime, exec_id: str) -> str:
+    Attributes:
+        call_id, epoch, attempt: which call; the turn of the worker that waits for it; which attempt.
+        resources: ``cpu`` and ``memory`` in Kubernetes' units, over what the stack says.
+    """
+
+    call_id: str
+    epoch: int
+    attempt: int
+    resources: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Unique in its execution; lower-case letters, digits and '-', at most 32 of them."""
+        return f"{self.call_id}-{self.epoch}-{self.attempt}"
+
+
+class Runner(Protocol):
+    """Starts workers somewhere. Every method may raise `KitaruBackendError` when that place can't be reached.
+
+    With ``job`` they speak of the worker of one isolated checkpoint, without it of the execution's own.
+    """
+
+    def submit(self, runtime: Runtime, exec_id: str, job: Job | None = None) -> str:
         """Start a worker for the execution; where to look for its output.
 
-        Asking twice for the same turn (the execution's epoch) starts one, where the place can tell.
+        Asking twice for the same turn (the execution's epoch) or the same job starts one, where the place can tell.
         """
 
-    def status(self, exec_id: str) -> WorkerStatus:
+    def status(self, exec_id: str, job: Job | None = None) -> WorkerStatus:
         """What is known of the newest worker of the execution."""
 
-    def cancel(self, exec_id: str) -> None:
-        """Tell the worker to end (SIGTERM, then SIGKILL). Nothing happens when there is none."""
+    def cancel(self, exec_id: str, job: Job | None = None) -> None:
+        """Tell the worker to end (SIGTERM, then SIGKILL), and without ``job`` all jobs of the execution too.
 
-    def logs(self, exec_id: str) -> str:
+        Nothing happens when there is none.
+        """
+
+    def logs(self, exec_id: str, job: Job | None = None) -> str:
         """The output of the newest worker, as far as it is kept. Empty when there is none."""
 
 
@@ -68,6 +96,33 @@ def runner_of(stack: str) -> Runner:
     found = getattr(importlib.import_module(module), name)
     runner: Runner = found() if stack in BUILT_IN else found(stack)
     return runner
+
+
+def extra_of(settings: Settings) -> str | None:
+    """The extra that the runner of the stack of ``settings`` needs; None where there is nothing to install."""
+    if settings.stack in BUILT_IN:
+        return None
+    found: str | None = importlib.import_module("kitaru_nb.stacks.definition").extra_of(settings)
+    return found
+
+
+def checked_stack(runtime: Runtime, stack: str | None) -> str:
+    """The stack (None: the one in use), on which what ``runtime`` keeps can run: its workers look where that is kept.
+
+    Raises:
+        KitaruFeatureNotAvailableError: there is no such stack.
+        KitaruUsageError: it has a journal or a store of its own, other than those of ``runtime``.
+    """
+    mine = runtime.settings
+    place = stack or mine.stack
+    runner_of(place)
+    its = settings_on(place, mine)
+    if (its.journal_url, its.store_url) != (mine.journal_url, mine.store_url):
+        raise KitaruUsageError(
+            f"Stack {place!r} has a journal or a store of its own; this is kept elsewhere.",
+            fix=f"KitaruClient(stack={place!r}), or in a shell: --stack {place}",
+        )
+    return place
 
 
 def unknown_stack(stack: str, others: list[str]) -> KitaruFeatureNotAvailableError:

@@ -98,14 +98,19 @@ def runtime_of(stack: str | None) -> Runtime:
     return _runtime_of(settings_in_use(stack), os.getpid())
 
 
-def settings_in_use(stack: str | None = None) -> Settings:
-    """The settings of `runtime_of`."""
-    settings = load_settings()
-    name = stack or settings.stack
-    if name not in ("local", "process"):
-        # A room above, so by name: what a stack is, only `kitaru_nb.stacks` knows.
-        settings = importlib.import_module("kitaru_nb.stacks.definition").settings_of(name, settings)
-    return settings
+def settings_in_use(stack: str | None = None, start: Path | None = None) -> Settings:
+    """The settings of `runtime_of`, with the home that is found from ``start`` (default: the working directory) on."""
+    settings = load_settings(start=start)
+    return settings_on(stack or settings.stack, settings)
+
+
+def settings_on(stack: str, base: Settings) -> Settings:
+    """``base`` with the journal and the store of a stack, where that has its own. Raises as `runtime_of`."""
+    if stack in ("local", "process"):
+        return base
+    # A room above, so by name: what a stack is, only `kitaru_nb.stacks` knows.
+    found: Settings = importlib.import_module("kitaru_nb.stacks.definition").settings_of(stack, base)
+    return found
 
 
 _actor: ContextVar[str | None] = ContextVar("actor", default=None)

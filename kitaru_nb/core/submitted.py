@@ -10,6 +10,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
+from kitaru_nb.core.elsewhere import Elsewhere
+
 if TYPE_CHECKING:
     from kitaru_nb.core.run import Run
 
@@ -41,9 +43,14 @@ class Claimable:
 
 
 class Submitted:
-    """What one run has submitted."""
+    """What one run has submitted.
+
+    Attributes:
+        elsewhere: what of it runs outside this process.
+    """
 
     def __init__(self, run: Run) -> None:
+        self.elsewhere = Elsewhere(run)
         self._run = run
         self._lock = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None

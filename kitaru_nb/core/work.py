@@ -37,7 +37,7 @@ class TakesArguments(Protocol):
 
     def with_arguments(self, call: Call, values: Mapping[str, Any]) -> None:
         """Let the call run with ``values``, by name of input, instead: its body gets them, and ``call.inputs`` has them
-        (`kitaru_nb.core.checkpoint.replace_inputs`). Identity and place of the call stay as the flow asked for it.
+        (`kitaru_nb.core.function_work.replace_inputs`). Identity and place of the call stay as the flow asked for it.
 
         Raises:
             KitaruUsageError: these values can't be.

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from core.bench import Bench
-from kitaru_nb import KitaruFeatureNotAvailableError, KitaruUsageError, KitaruUserCodeError, checkpoint, flow
+from kitaru_nb import KitaruUsageError, KitaruUserCodeError, checkpoint, flow
 from kitaru_nb.core.submitted import MAX_THREADS
 
 
@@ -431,6 +431,6 @@ def _comparable(event: Any) -> Any:
 
 
 def test_a_runtime_that_is_not_offered_is_refused_where_the_checkpoint_is_made() -> None:
-    with pytest.raises(KitaruFeatureNotAvailableError, match="isolated") as caught:
-        checkpoint(runtime="isolated")(double.func)
+    with pytest.raises(KitaruUsageError, match="'gpu' is none of 'inline', 'isolated'") as caught:
+        checkpoint(runtime="gpu")(double.func)
     assert caught.value.fix is not None

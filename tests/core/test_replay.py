@@ -509,7 +509,7 @@ def test_a_diff_pairs_equal_calls_and_says_why_others_differ(bench: Bench, room:
     diff = bench.executions.diff(original, second)
     assert [(c.selector, c.change, c.why) for c in diff.calls] == [
         ("research", "output", "ran again"),
-        ("outline", "same", ""),
+        ("outline", "same", "reused"),
         ("draft", "output", "inputs: notes"),
         ("draft#2", "output", "inputs: notes"),
         ("edit", "output", "inputs: prompt"),

@@ -399,6 +399,7 @@ def test_the_public_names_are_these() -> None:
         *("KitaruError", "KitaruUsageError", "KitaruNotFoundError", "KitaruContextError", "KitaruStateError"),
         *("KitaruLeaseError", "KitaruFencedError", "KitaruConflictError", "KitaruWaitingError", "KitaruRuntimeError"),
         *("KitaruExecutionError", "KitaruUserCodeError", "KitaruTimeoutError", "KitaruAmbiguousFlowResultError"),
+        "KitaruWorkerLostError",
         *("KitaruBackendError", "KitaruLogRetrievalError", "KitaruArtifactError", "KitaruSerializationError"),
         *("KitaruDivergenceError", "KitaruWaitValidationError", "KitaruFeatureNotAvailableError", "Paused"),
     }
@@ -411,7 +412,10 @@ def test_the_public_names_are_these() -> None:
 
 def test_the_worker_command_says_how_it_is_called(shop: Shop) -> None:
     done = shop.run("-m", "kitaru_nb.worker")
-    assert (done.returncode, done.stderr) == (2, "usage: python -m kitaru_nb.worker [--supervised] EXECUTION\n")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "usage: python -m kitaru_nb.worker [--supervised] [--job NAME] EXECUTION\n",
+    )
     done = shop.run("-m", "kitaru_nb.worker", "kr-000000000000")
     assert done.returncode == 1
     assert "There is no execution 'kr-000000000000'" in done.stderr

@@ -115,7 +115,9 @@ def test_waiting_for_a_handle_says_once_what_is_asked_and_how_to_answer(
 def test_a_question_that_was_just_answered_is_not_asked_again(
     bench: Bench, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parking, "POLL", SECONDS)  # its worker doesn't look by itself
+    # Its worker doesn't look by itself, and nobody tells it.
+    monkeypatch.setattr(parking, "LOOK", SECONDS)
+    monkeypatch.setattr(type(bench.runtime.journal), "watch", lambda *_, **__: int)
     handle = bench.run(brief, "agents")
     bench.asked(handle)
     run = handle.local and handle.local.run
@@ -125,7 +127,7 @@ def test_a_question_that_was_just_answered_is_not_asked_again(
     with pytest.raises(TimeoutError):
         handle.wait(0.3)
     monkeypatch.undo()
-    run.wake.set()
+    run.parking.stir()
     assert handle.wait() == "rejected"
     assert capsys.readouterr().err == ""
 

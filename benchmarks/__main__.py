@@ -5,7 +5,20 @@ from __future__ import annotations
 import importlib
 import sys
 
-ALL = ("checkpoint", "resume", "startup", "scale", "journal", "artifacts", "promote", "adapters", "api")
+ALL = (
+    "checkpoint",
+    "resume",
+    "startup",
+    "scale",
+    "journal",
+    "artifacts",
+    "promote",
+    "deployments",
+    "adapters",
+    "api",
+    "fanout",
+    "screen",
+)
 
 
 def main(names: list[str]) -> None:

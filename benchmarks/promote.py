@@ -60,7 +60,8 @@ def main() -> None:
         client.deployments.create(f"{folder}/flows.py:f")
         show("notebook: invoke to the first checkpoint", [first_checkpoint(client, "plain") for _ in range(TURNS + 1)])
         show("function: invoke to the first checkpoint", [first_checkpoint(client, "f") for _ in range(TURNS + 1)])
-        print(f"{'a kernel alone, for comparison':44}{'':8}{kernel_alone():8.2f}")
+        print(f"{'a kernel alone, for comparison':44}{'':8}{'':8}{kernel_alone():10.2f}")
+        print(f"{'loading the worker alone, for comparison':44}{'':8}{'':8}{worker_alone():10.2f}")
         runtime.journal.close()
 
 
@@ -96,8 +97,18 @@ def kernel_alone() -> float:
         "client.stop_channels()\n"
         "manager.shutdown_kernel(now=True)\n"
     )
+    return quickest(program)
+
+
+def worker_alone() -> float:
+    """Seconds that a Python takes to load what every worker needs."""
+    return quickest("import kitaru_nb.worker")
+
+
+def quickest(program: str) -> float:
+    """Seconds that a program takes, at best."""
     taken = []
-    for _ in range(3):
+    for _ in range(TURNS):
         begun = time.perf_counter()
         subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
         taken.append(time.perf_counter() - begun)

@@ -11,15 +11,18 @@ import queue
 import signal
 import sys
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from kitaru_nb.cells.notebook import inject, parse_parameters, parsed, read_notebook, title_of, will_run
-from kitaru_nb.cells.quick_import import without_grammars
+from jupyter_client.asynchronous.client import AsyncKernelClient
+from jupyter_client.manager import AsyncKernelManager
+
+from kitaru_nb.cells.notebook import OnProgress, inject, parse_parameters, parsed, read_notebook, written
 from kitaru_nb.core.create import created_event, pack_inputs, read_inputs, write_created
 from kitaru_nb.core.runtime import Runtime
 from kitaru_nb.errors import KitaruBackendError, KitaruError, KitaruLeaseError, KitaruRuntimeError
@@ -27,30 +30,13 @@ from kitaru_nb.journal.fold import pack_artifact, unpack_artifact
 from kitaru_nb.model import Event, Execution, ExecutionStatus
 from kitaru_nb.promote.workplace import localised
 
-with without_grammars():
-    import nbformat
-    from jupyter_client.asynchronous.client import AsyncKernelClient
-    from jupyter_client.manager import AsyncKernelManager
-    from nbclient import NotebookClient
-    from nbclient.exceptions import CellExecutionError, DeadKernelError
+if TYPE_CHECKING:
+    from kitaru_nb.stepping import CellByCell
 
-_BEGIN = """\
-from kitaru_nb.surfaces.notebook.extension import load_ipython_extension
-load_ipython_extension(get_ipython())
-del load_ipython_extension
-get_ipython().kitaru_session.ensure_run()
-"""
-_FINISH = "get_ipython().kitaru_session.finish()"
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """A cell begins (``status`` running) or has ended. ``index`` counts code cells from 1."""
-
-    index: int
-    total: int
-    name: str
-    status: str
+#: A person's history of lines is not for programs.
+_NO_HISTORY = "--HistoryManager.enabled=False"
+#: It may not have come as far as to begin a session.
+_PAUSE = "getattr(get_ipython(), 'kitaru_session', None) and get_ipython().kitaru_session.pause({!r})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +47,6 @@ class NotebookOutcome:
     status: ExecutionStatus
     output: Path
     reason: str
-
-
-OnProgress = Callable[[Progress], None]
 
 
 class CellClient(AsyncKernelClient):
@@ -85,36 +68,31 @@ class CellClient(AsyncKernelClient):
         self.shell_channel.send(message)
         return str(message["header"]["msg_id"])
 
+    async def wait_for_ready(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 (it is Jupyter's)
+        """As `jupyter_client.KernelClient.wait_for_ready`, which listens for a moment of silence at the end.
 
-class CellByCell(NotebookClient):
-    """nbclient, telling the kernel which cell it runs and the caller how far it is."""
+        Raises:
+            RuntimeError: the kernel died, or isn't ready after ``timeout`` seconds.
+        """
+        ends = time.monotonic() + (timeout or float("inf"))
+        while True:
+            asked = self.kernel_info()
+            try:
+                await self._until(asked, self.get_shell_msg, 1.0)
+                # It hears what all listeners are told: what cells print from now on isn't lost.
+                await self._until(asked, self.get_iopub_msg, 0.2)
+            except queue.Empty:
+                if not await self.is_alive():
+                    raise RuntimeError("the kernel died before it was ready") from None
+                if time.monotonic() > ends:
+                    raise RuntimeError(f"the kernel was not ready after {timeout:g} s") from None
+            else:
+                return
 
-    on_progress: OnProgress | None = None
-    total = 0
-    done = 0
-
-    async def async_execute_cell(self, cell: Any, cell_index: int, *_: Any, **options: Any) -> Any:
-        """Execute one cell. Raises `CellExecutionError`."""
-        if not will_run(cell):
-            return cell
-        kernel: Any = self.kc
-        kernel.cell_metadata = {**cell.metadata, "cellId": cell.get("id")}
-        self.done += 1
-        self._tell(cell, "running")
-        try:
-            result = await super().async_execute_cell(cell, cell_index, **options)
-        except CellExecutionError as error:
-            self._tell(cell, "waiting" if error.ename == "Paused" else "failed")
-            raise
-        except DeadKernelError:
-            self._tell(cell, "failed")
-            raise
-        self._tell(cell, "done")
-        return result
-
-    def _tell(self, cell: Any, status: str) -> None:
-        if self.on_progress is not None:
-            self.on_progress(Progress(self.done, self.total, title_of(cell), status))
+    async def _until(self, asked: str, get: Callable[..., Any], seconds: float) -> None:
+        """Take messages until one that belongs to this request. Raises `queue.Empty` when none came for so long."""
+        while (await get(timeout=seconds))["parent_header"].get("msg_id") != asked:
+            continue
 
 
 def run_notebook(
@@ -149,7 +127,7 @@ def begin(
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
-    text = nbformat.writes(notebook)  # type: ignore[no-untyped-call]
+    text = written(notebook)
     snapshot = runtime.store.write(text, name="notebook", kind="blob")
     target = (output or path.with_suffix(".executed.ipynb")).absolute()
     ref = {
@@ -183,13 +161,7 @@ def go_on(runtime: Runtime, exec_id: str, *, on_progress: OnProgress | None = No
             return NotebookOutcome(exec_id, execution.status, output, "it has ended already")
         if execution.status is ExecutionStatus.RUNNING:
             raise KitaruLeaseError(f"{exec_id} is run by another worker.", fix=f"kitaru executions get {exec_id}")
-        notebook = parsed(_source_of(runtime, created))
-        inject(notebook, read_inputs(runtime, created))
-        write_notebook(notebook, output)  # where it can't be written, nothing has run in vain
-        try:
-            reason = asyncio.run(_run_cells(runtime, exec_id, notebook, Path(ref["path"]), on_progress))
-        finally:
-            write_notebook(notebook, output)
+        reason = asyncio.run(_run_cells(runtime, created, output, Path(ref["path"]), on_progress))
         status = runtime.journal.execution(exec_id).status
         if status is ExecutionStatus.WAITING and not runtime.journal.waits(exec_id=exec_id):
             continue  # answered while the kernel let go
@@ -204,25 +176,30 @@ def _source_of(runtime: Runtime, created: Event) -> str:
     return str(runtime.store.read(unpack_artifact(ref["notebook"], created.blob, created.exec_id)))
 
 
-async def _run_cells(runtime: Runtime, exec_id: str, notebook: Any, path: Path, on_progress: OnProgress | None) -> str:
+async def _run_cells(runtime: Runtime, created: Event, output: Path, path: Path, on_progress: OnProgress | None) -> str:
     """Run the notebook in a kernel of its own; why it ended before the last cell, or ""."""
+    exec_id = created.exec_id
     folder = path.parent if path.parent.is_dir() else Path.cwd()
+    client: CellByCell | None = None
     with tempfile.TemporaryDirectory(prefix="kitaru-") as sockets, _pausable() as pause:
         manager = AsyncKernelManager(client_class=f"{__name__}.CellClient")
         spec: Any = manager.kernel_spec
-        spec.argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        spec.argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", _NO_HISTORY]
         manager.connection_file = f"{sockets}/kernel.json"
         if os.name == "posix":
             manager.transport, manager.ip = "ipc", f"{sockets}/k"  # no port for others on this machine
-        resources = {"metadata": {"path": str(folder)}}
-        client = CellByCell(notebook, km=manager, timeout=None, store_widget_state=False, resources=resources)
-        client.on_progress = on_progress
-        client.total = sum(will_run(cell) for cell in notebook.cells)
         try:
-            await client.async_start_new_kernel(cwd=str(folder), env=environment(runtime, exec_id, path))
-            await client.async_start_new_kernel_client()
-            return await _cells(client, notebook)
-        except (DeadKernelError, RuntimeError, asyncio.CancelledError) as error:
+            # First of all, because it takes longest: what follows is loaded and written while the kernel starts.
+            await manager.start_kernel(cwd=str(folder), env=environment(runtime, exec_id, path))
+            client = _client(runtime, created, manager, folder)
+            client.on_progress = on_progress
+            write_notebook(client.nb, output)  # where it can't be written, nothing has run in vain
+            try:
+                await client.async_start_new_kernel_client()
+                return await client.run_cells()
+            finally:
+                write_notebook(client.nb, output)
+        except (RuntimeError, asyncio.CancelledError) as error:
             if pause.asked:
                 return f"paused by {pause.asked}; nothing is lost"
             if isinstance(error, KitaruError | asyncio.CancelledError):
@@ -232,37 +209,66 @@ async def _run_cells(runtime: Runtime, exec_id: str, notebook: Any, path: Path, 
                 fix=f"kitaru executions resume {exec_id}",
             ) from error
         finally:
-            await _end_kernel(manager, client, interrupted=bool(pause.asked))
+            await _end_kernel(manager, client, told=pause.asked)
+            if pause.asked:
+                _note_pause(runtime, exec_id, pause.asked)
 
 
-async def _end_kernel(manager: Any, client: CellByCell, *, interrupted: bool) -> None:
-    """End the kernel gently, so that it gives its lease back; one that runs a cell leaves that first."""
-    alive = manager.has_kernel and await manager.is_alive()
-    if alive and interrupted:
-        await manager.interrupt_kernel()
-        await _until_idle(client.kc)
-    if client.kc is not None:
-        client.kc.stop_channels()
-    if not manager.has_kernel:
+def _client(runtime: Runtime, created: Event, manager: AsyncKernelManager, folder: Path) -> CellByCell:
+    """What executes the notebook of an execution, with its inputs."""
+    from kitaru_nb.stepping import CellByCell  # loads nbclient, while the kernel starts
+
+    notebook = parsed(_source_of(runtime, created))
+    inject(notebook, read_inputs(runtime, created))
+    resources = {"metadata": {"path": str(folder)}}
+    return CellByCell(notebook, km=manager, timeout=None, store_widget_state=False, resources=resources)
+
+
+async def _end_kernel(manager: Any, client: CellByCell | None, *, told: str) -> None:
+    """End the kernel gently, so that it gives its lease back; one that runs a cell leaves that first.
+
+    Args:
+        told: the signal that ends it, or "". The record of the pause names it.
+    """
+    if client is None or client.kc is None:  # no cell ran
+        if manager.has_kernel:
+            await manager.shutdown_kernel(now=True)
         return
+    alive = manager.has_kernel and await manager.is_alive()
+    if alive and told:
+        await manager.interrupt_kernel()
+        if await _until_idle(client.kc):
+            await client.hidden(_PAUSE.format(told))
+    client.kc.stop_channels()
     if alive:
         # What shutdown_kernel() does, without its interrupt: the kernel is idle and would report a KeyboardInterrupt.
         manager.stop_restarter()
         await manager.request_shutdown()
         await manager.finish_shutdown()
         await manager.cleanup_resources()
-    else:
+    elif manager.has_kernel:
         await manager.shutdown_kernel(now=True)
 
 
-async def _until_idle(kernel: Any) -> None:
-    """Wait until the kernel has left the cell that it runs, a few seconds at most."""
-    if kernel is None:
-        return
+async def _until_idle(kernel: Any) -> bool:
+    """Wait until the kernel has left the cell that it runs, a few seconds at most; False: it is deaf."""
     message = kernel.kernel_info()
-    with suppress(queue.Empty):  # deaf: it will be killed
+    try:
         while (await kernel.get_shell_msg(timeout=5.0))["parent_header"].get("msg_id") != message:
             continue
+    except queue.Empty:
+        return False
+    return True
+
+
+def _note_pause(runtime: Runtime, exec_id: str, told: str) -> None:
+    """Record the pause for a kernel that died before it could: a deaf one was killed."""
+    if runtime.journal.execution(exec_id).status is not ExecutionStatus.INTERRUPTED:
+        return
+    last = runtime.journal.history(exec_id)[-1]
+    if last.kind != "execution.paused":
+        body = {"reason": f"the worker got {told}", "signal": told}
+        runtime.journal.append(exec_id, [Event(exec_id, "execution.paused", "", time.time(), body)])
 
 
 class _Pause:
@@ -299,42 +305,6 @@ def _pausable() -> Iterator[_Pause]:
             signal.signal(number, before[number])
 
 
-async def _cells(client: CellByCell, notebook: Any) -> str:
-    """Execute all cells; why it ended before the last, or ""."""
-    await hidden(client, _BEGIN)
-    try:
-        for index, cell in enumerate(notebook.cells):
-            await client.async_execute_cell(cell, index)
-    except CellExecutionError as error:
-        if error.ename == "Paused":
-            return str(error.evalue)
-        await hidden(client, _FINISH)
-        return f"{error.ename}: {error.evalue}"
-    await hidden(client, _FINISH)
-    return ""
-
-
-async def hidden(client: CellByCell, source: str) -> None:
-    """Execute code that isn't part of the notebook. Raises `KitaruRuntimeError` with what it said."""
-    kernel: Any = client.kc
-    manager: Any = client.km
-    kernel.cell_metadata = {}
-    message = kernel.execute(source, silent=True, store_history=False)
-    while True:
-        try:
-            reply = await kernel.get_shell_msg(timeout=1.0)
-        except queue.Empty:
-            if not await manager.is_alive():
-                raise DeadKernelError("Kernel died") from None
-            continue
-        if reply["parent_header"].get("msg_id") == message:
-            break
-    content = reply["content"]
-    if content["status"] != "ok":
-        kind = KitaruLeaseError if content.get("ename") == "KitaruLeaseError" else KitaruRuntimeError
-        raise kind(f"{content.get('ename')}: {content.get('evalue')}")
-
-
 def environment(runtime: Runtime, exec_id: str, path: Path) -> dict[str, str]:
     """Environment of the kernel: the same journal and store, and which execution it advances."""
     settings = runtime.settings
@@ -357,7 +327,7 @@ def write_notebook(notebook: Any, path: Path) -> None:
     """Write the executed copy, whole or not at all. Raises `KitaruBackendError`."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
-        temporary.write_text(nbformat.writes(notebook), encoding="utf-8")  # type: ignore[no-untyped-call]
+        temporary.write_text(written(notebook), encoding="utf-8")
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)

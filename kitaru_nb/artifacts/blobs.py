@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import time
 import uuid
@@ -11,13 +12,14 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
+from kitaru_nb.artifacts.parts import PART, Gone, Upload, part_size, parts_of, upload_to
 from kitaru_nb.artifacts.protocol import CHUNK, Buffer
 from kitaru_nb.errors import KitaruBackendError, KitaruFeatureNotAvailableError
 
 #: Scheme → the extra that brings its driver.
-_EXTRAS = {"s3": "aws", "s3a": "aws", "gs": "gcp", "gcs": "gcp", "az": "azure", "abfs": "azure", "abfss": "azure"}
+EXTRAS = {"s3": "aws", "s3a": "aws", "gs": "gcp", "gcs": "gcp", "az": "azure", "abfs": "azure", "abfss": "azure"}
 # Their files appear whole, when they are closed. Elsewhere a file is written aside and moved.
-_ATOMIC = frozenset(_EXTRAS)
+_ATOMIC = frozenset(EXTRAS)
 #: Seconds between the tries of what may pass: a lost connection, a server that is busy or restarts.
 _PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0)
 
@@ -142,7 +144,7 @@ class FileSystemBlobs:
                 fs, root = fsspec.core.url_to_fs(self.url)
             except ImportError as error:
                 scheme = self.url.partition("://")[0]
-                extra = _EXTRAS.get(scheme)
+                extra = EXTRAS.get(scheme)
                 raise KitaruFeatureNotAvailableError(
                     f"{scheme}:// needs a package that isn't installed: {error}",
                     fix=f"pip install 'kitaru-nb[{extra}]'" if extra else None,
@@ -175,25 +177,26 @@ class FileSystemBlobs:
         return file
 
     def put(self, chunks: Iterable[Buffer], digest: str | None) -> str:
-        if digest is None:
-            hasher = sha256()
-            for chunk in chunks:
+        hasher, size = sha256(), 0
+        for chunk in chunks:
+            size += memoryview(chunk).nbytes
+            if digest is None:
                 hasher.update(chunk)
-            digest = hasher.hexdigest()
-        if self.size(digest) is None:
-            known = digest
-            try:
-                self._patiently("written", lambda: self._upload(chunks, known))
-            except FileNotFoundError as error:  # the bucket itself
-                raise _failed("written", self.url, error) from error
-        return digest
+        digest = digest or hasher.hexdigest()
+        try:
+            for _ in _PAUSES:
+                if self.size(digest) is not None or self._upload(chunks, digest, size):
+                    return digest
+        except FileNotFoundError as error:  # the bucket itself
+            raise _failed("written", self.url, error) from error
+        raise _failed("written", self.url, Gone("others end its uploads again and again"))
 
     def _patiently(self, verb: str, work: Callable[[], Any]) -> Any:
         """Do ``work``, again after what may pass. Raises `FileNotFoundError` as it is, all else as our own."""
         for pause in (*_PAUSES, None):
             try:
                 return work()
-            except FileNotFoundError:
+            except (FileNotFoundError, Gone):
                 raise
             except Exception as error:  # each driver has exceptions of its own
                 if pause is None or not _may_pass(error):
@@ -201,29 +204,59 @@ class FileSystemBlobs:
             time.sleep(pause)
         raise AssertionError("unreachable")
 
-    def _upload(self, chunks: Iterable[Buffer], digest: str) -> None:
+    def _upload(self, chunks: Iterable[Buffer], digest: str, size: int) -> bool:
+        """Store bytes; False: another writer of the same bytes came in between, so it is to be looked at again."""
         fs, path = self._at(digest)
         protocols = {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
-        whole = bool(protocols & _ATOMIC)
-        target = path if whole else f"{path}.{uuid.uuid4().hex}.tmp"
-        if not whole:  # in a bucket there are no folders, and making one would make the bucket
-            fs.makedirs(path.rpartition("/")[0], exist_ok=True)
-        # Not as a context: closing an upload that failed in the middle would complete it.
-        file = fs.open(target, "wb", block_size=8 * CHUNK)
+        if not protocols & _ATOMIC:
+            self._patiently("written", lambda: _move_in(fs, path, chunks))
+        elif size <= PART:
+            whole = b"".join(chunks)
+            self._patiently("written", lambda: fs.pipe_file(path, whole))
+        elif (upload := self._patiently("written", lambda: upload_to(fs, path))) is not None:
+            fs.invalidate_cache(path.rpartition("/")[0])  # what it lists will no longer be so
+            return self._send_parts(upload, chunks, part_size(size))
+        else:
+            self._patiently("written", lambda: _write(fs, path, chunks))
+        return True
+
+    def _send_parts(self, upload: Upload, chunks: Iterable[Buffer], size: int) -> bool:
+        """Each part is tried again by itself, so what was sent stays sent."""
+        number = 0
         try:
+            for number, part in enumerate(parts_of(chunks, size), 1):
+                self._patiently("written", functools.partial(upload.put, number, part))
+            self._patiently("written", lambda: upload.finish(number))
+        except Gone:
+            return False
+        return True
+
+
+def _write(fs: Any, path: str, chunks: Iterable[Buffer]) -> None:
+    """Write a file that appears whole, when it is closed."""
+    # Not as a context: closing an upload that failed in the middle would complete it.
+    file = fs.open(path, "wb", block_size=PART)
+    try:
+        for chunk in chunks:
+            file.write(chunk)
+    except BaseException:
+        file.discard()
+        raise
+    file.close()
+
+
+def _move_in(fs: Any, path: str, chunks: Iterable[Buffer]) -> None:
+    """Write a file beside its place, and move it in when it is whole."""
+    beside = f"{path}.{uuid.uuid4().hex}.tmp"
+    fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+    try:
+        with fs.open(beside, "wb", block_size=PART) as file:
             for chunk in chunks:
                 file.write(chunk)
-            if not whole:
-                file.close()
-                fs.mv(target, path)
-        except BaseException:
-            if whole:
-                file.discard()
-            else:
-                file.close()
-                fs.rm_file(target)
-            raise
-        file.close()
+        fs.mv(beside, path)
+    except BaseException:
+        fs.rm_file(beside)
+        raise
 
 
 def _may_pass(error: BaseException) -> bool:
@@ -232,8 +265,18 @@ def _may_pass(error: BaseException) -> bool:
         return False
     if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
         return False
-    code = getattr(error, "code", None) or getattr(error, "status_code", None) or getattr(error, "status", None)
+    code = _answer_of(error)
     return not (isinstance(code, int) and 400 <= code < 500 and code not in (408, 429))
+
+
+def _answer_of(error: BaseException | None) -> Any:
+    """The HTTP status that a server answered with; drivers wrap such errors in others."""
+    while error is not None:
+        for name in ("code", "status_code", "status"):
+            if isinstance(code := getattr(error, name, None), int):
+                return code
+        error = error.__cause__
+    return None
 
 
 def _failed(verb: str, where: Path | str, error: BaseException) -> KitaruBackendError:

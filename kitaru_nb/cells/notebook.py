@@ -10,7 +10,7 @@ import builtins
 import json
 import re
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,19 @@ from kitaru_nb.errors import KitaruUsageError
 
 _SKIP_TAGS = ("skip", "skip-execution", "injected-parameters")
 _NOT_EVALUATED = re.compile(r"#\|\s*eval\s*:\s*false\s*$", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A cell begins (``status`` running) or has ended. ``index`` counts code cells from 1."""
+
+    index: int
+    total: int
+    name: str
+    status: str
+
+
+OnProgress = Callable[[Progress], None]
 
 
 def read_notebook(path: Path) -> Any:
@@ -51,6 +64,13 @@ def parsed(text: str) -> Any:
     import nbformat
 
     return nbformat.reads(text, as_version=4)  # type: ignore[no-untyped-call]
+
+
+def written(notebook: Any) -> str:
+    """A notebook as the text of its file."""
+    import nbformat
+
+    return str(nbformat.writes(notebook))  # type: ignore[no-untyped-call]
 
 
 def will_run(cell: Any) -> bool:

@@ -24,8 +24,13 @@ def build(
     rehearse: bool = False,
     defaults: Mapping[str, Any] | None = None,
     evidence: Evidence | None = None,
+    recorded: Runtime | None = None,
 ) -> Snapshot:
     """A snapshot of a notebook (its path), of a flow, or of ``file.py:flow``. Nothing is stored, but by a rehearsal.
+
+    Args:
+        runtime: where its executions will be kept.
+        recorded: where the notebook's own executions are; default: in ``runtime``.
 
     Raises:
         Refused: there is something to mend; lists all of it.
@@ -38,8 +43,8 @@ def build(
                 fix="change the cell, or give the value with: kitaru invoke NAME -i INPUT=VALUE",
             )
         path = Path(target).absolute()
-        snapshot = snapshot_notebook(runtime, path, name=name, evidence=evidence)
-        return rehearsed(runtime, path, snapshot) if rehearse else snapshot
+        snapshot = snapshot_notebook(runtime, path, name=name, evidence=evidence, recorded=recorded)
+        return rehearsed(recorded or runtime, path, snapshot) if rehearse else snapshot
     if rehearse:
         raise KitaruUsageError(
             f"A rehearsal replays what a notebook recorded; {target} is no notebook.",

@@ -155,7 +155,7 @@ def _edited(program: Program, evidence: Evidence) -> Iterator[Refusal]:
         ran = evidence.sources.get(step.count)
         # Under the number of a cell that an earlier kernel ran, this one may have run another cell.
         if ran is not None and there.get(ran, step.number) == step.number:
-            changed = _digest(ran) != _digest(step.written)
+            changed = _digest(ran) != _digest(step.written) and not _ran_later(evidence, step.count, step.written)
         else:
             known = recorded.get(name or "", set()) if step.is_checkpoint else set()
             changed = bool(known) and step.analysis.digest not in known
@@ -163,6 +163,12 @@ def _edited(program: Program, evidence: Evidence) -> Iterator[Refusal]:
             yield Refusal(
                 step.number, "it was edited since it ran, or is not saved.", "run it again, save the notebook"
             )
+
+
+def _ran_later(evidence: Evidence, count: int, source: str) -> bool:
+    """Whether the kernel ran this after ``count``: a Run All that began after saving has newer counts than the file."""
+    wanted = _digest(source)
+    return any(later > count and _digest(ran) == wanted for later, ran in evidence.sources.items())
 
 
 def _digest(source: str) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import builtins
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,12 +18,14 @@ from kitaru_nb.core.create import pack_inputs, write_created
 from kitaru_nb.core.engine import Input
 from kitaru_nb.core.handle import FlowHandle
 from kitaru_nb.core.launch import start
-from kitaru_nb.core.runners import runner_of
+from kitaru_nb.core.runners import checked_stack
 from kitaru_nb.core.runtime import Runtime, whoami
 from kitaru_nb.errors import KitaruConflictError, KitaruNotFoundError, KitaruStateError, KitaruUsageError
 from kitaru_nb.journal.base import Journal
-from kitaru_nb.model import Deployment, DeploymentChange, ExecutionStatus, utc
+from kitaru_nb.model import Deployment, DeploymentChange, Execution, ExecutionStatus, utc
 from kitaru_nb.promote.inputs import checked
+from kitaru_nb.promote.schedule_records import starting
+from kitaru_nb.promote.selectors import check_tag, number_of, selected, tag_names
 from kitaru_nb.promote.snapshot import Snapshot, load_snapshot, save_snapshot
 
 if TYPE_CHECKING:
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
 DEFAULT = "default"
 
 _FLOWS = "deployments"
-_TAG = re.compile(r"[A-Za-z_][\w.-]*", re.ASCII)
-_VERSION = re.compile(r"v?(\d{1,9})", re.ASCII)
 _IN_USE = (
     ExecutionStatus.PENDING,
     ExecutionStatus.RUNNING,
@@ -82,9 +81,9 @@ class Deployments:
             KitaruNotFoundError: no such flow, version or tag; lists what there is.
             KitaruUsageError: both a version and a tag, or a version that can't be.
         """
-        flow, version, tag = _selected(flow, version, tag)
+        flow, version, tag = selected(flow, version, tag)
         if tag is not None:
-            _check_tag(tag)
+            check_tag(tag)
         self._known(flow)
         if version is not None:
             number = version
@@ -115,7 +114,7 @@ class Deployments:
     def history(self, flow: str, *, tag: str | None = None) -> builtins.list[DeploymentChange]:
         """What happened to a flow's versions and tags (or to one tag), by whom and when, oldest first."""
         if tag is not None:
-            _check_tag(tag)
+            check_tag(tag)
         self._known(flow)
         changes: builtins.list[DeploymentChange] = []
         if tag is None:
@@ -148,14 +147,17 @@ class Deployments:
         *,
         name: str | None = None,
         tags: str | Sequence[str] | Mapping[str, bool] = (),
-        stack: str = "local",
+        stack: str | None = None,
         rehearse: bool = False,
         by: str | None = None,
+        recorded: Runtime | None = None,
         **inputs: Any,
     ) -> Deployment:
         """Promote a notebook (its path), or deploy a flow (itself, or ``file.py:flow``), as the next version.
 
         Args:
+            stack: where its executions run; default: the stack in use.
+            recorded: where the notebook's own executions are; default: here.
             inputs: of a flow: values that its executions take when they are given no others.
 
         Raises:
@@ -163,9 +165,9 @@ class Deployments:
         """
         from kitaru_nb.promote.building import build  # loads Jupyter, which other methods don't need
 
-        runner_of(stack)
-        wanted = _tag_names(tags)
-        snapshot = build(self._runtime, target, name=name, rehearse=rehearse, defaults=inputs)
+        stack = checked_stack(self._runtime, stack)
+        wanted = tag_names(tags)
+        snapshot = build(self._runtime, target, name=name, rehearse=rehearse, defaults=inputs, recorded=recorded)
         return self.add(snapshot, tags=wanted, stack=stack, by=by, source=_file_of(target))
 
     def add(
@@ -173,7 +175,7 @@ class Deployments:
         snapshot: Snapshot,
         *,
         tags: Sequence[str] = (),
-        stack: str = "local",
+        stack: str | None = None,
         by: str | None = None,
         source: Path | None = None,
     ) -> Deployment:
@@ -184,9 +186,9 @@ class Deployments:
         """
         from kitaru_nb.promote.revision import revision_of
 
-        runner_of(stack)
+        stack = checked_stack(self._runtime, stack)
         for tag in tags:
-            _check_tag(tag)
+            check_tag(tag)
         save_snapshot(self._runtime, snapshot)
         manifest = snapshot.manifest
         commit, dirty = revision_of(source) if source is not None else (None, False)
@@ -238,7 +240,7 @@ class Deployments:
                 f"Tag {tag!r} can't be on two versions: it would not say which one to start.",
                 fix=f"client.deployments.tag({flow!r}, {version!r}, {tag!r})",
             )
-        _check_tag(tag)
+        check_tag(tag)
         deployment = self.get(flow, version=version)
         self._move(deployment.flow, tag, self._tag(deployment.flow, tag), deployment.version, by or whoami())
         return self.get(deployment.flow, version=deployment.version)
@@ -257,7 +259,7 @@ class Deployments:
             KitaruStateError: it was on no other version, or that one was deleted.
         """
         current = self.get(flow, tag=tag).version
-        target = _number(to) if to is not None else self._before(flow, tag, current)
+        target = number_of(to) if to is not None else self._before(flow, tag, current)
         if target is None or self._version(flow, target, {}) is None:
             what = "was on no other version before" if target is None else f"was on v{target}, which was deleted"
             raise KitaruStateError(
@@ -283,7 +285,7 @@ class Deployments:
         """Delete a version: it can't be invoked any more. Its number is never used again.
 
         Raises:
-            KitaruStateError: a tag is on it, or an execution that has not ended runs it.
+            KitaruStateError: a tag is on it, a schedule starts it, or an execution that has not ended runs it.
         """
         deployment = self.get(flow, version=version)
         if deployment.tags:
@@ -291,6 +293,11 @@ class Deployments:
             raise KitaruStateError(
                 f"{deployment.deployment_id} has the tag {tag!r}; it is in use.",
                 fix=f"kitaru deployments tag {flow} VERSION {tag}  # or: kitaru deployments untag {flow} {tag}",
+            )
+        if (schedule := starting(self._journal, deployment.flow, deployment.version)) is not None:
+            raise KitaruStateError(
+                f"{deployment.deployment_id} is in use: the schedule {schedule!r} starts it.",
+                fix=f"kitaru deployments unschedule {schedule}",
             )
         if (exec_id := self._used_by(deployment)) is not None:
             raise KitaruStateError(
@@ -334,23 +341,47 @@ class Deployments:
             KitaruNotFoundError: no such flow, version or tag.
             KitaruUsageError: inputs that don't fit; nothing was started.
         """
-        deployment = self.get(flow, version=version, tag=tag)
         key = key or _key_of_caller(flow, version, tag, inputs or {})
-        values = checked(deployment, inputs or {})
-        place = stack or deployment.stack
-        runner_of(place)
+        execution = self.prepare(flow, version=version, tag=tag, inputs=inputs, stack=stack, key=key)
+        if execution.status in (ExecutionStatus.PENDING, ExecutionStatus.INTERRUPTED):
+            start(self._runtime, execution)
+        return FlowHandle(self._runtime, execution.exec_id)
+
+    def prepare(
+        self,
+        flow: str,
+        *,
+        version: int | str | None = None,
+        tag: str | None = None,
+        inputs: Mapping[str, Any] | None = None,
+        stack: str | None = None,
+        key: str | None = None,
+    ) -> Execution:
+        """`invoke`, but nothing is started yet. Raises as that."""
+        deployment, values, place = self.fitting(flow, version=version, tag=tag, inputs=inputs, stack=stack)
         blob = bytearray()
         body = {
             "ref": {"kind": "snapshot", "digest": deployment.digest, "size": deployment.size},
             "inputs": pack_inputs(self._runtime, values, blob),
             "options": {},
         }
-        execution = write_created(
+        return write_created(
             self._runtime, deployment.flow, place, body, blob, key=key, deployment=deployment.deployment_id
         )
-        if execution.status in (ExecutionStatus.PENDING, ExecutionStatus.INTERRUPTED):
-            start(self._runtime, execution)
-        return FlowHandle(self._runtime, execution.exec_id)
+
+    def fitting(
+        self,
+        flow: str,
+        *,
+        version: int | str | None = None,
+        tag: str | None = None,
+        inputs: Mapping[str, Any] | None = None,
+        stack: str | None = None,
+    ) -> tuple[Deployment, dict[str, Any], str]:
+        """What would be invoked with what, and where. Raises as `invoke`."""
+        deployment = self.get(flow, version=version, tag=tag)
+        values = checked(deployment, inputs or {})
+        return deployment, values, checked_stack(self._runtime, stack or deployment.stack)
 
     # references
 
@@ -456,39 +487,3 @@ def _tag_name(flow: str, tag: str) -> str:
 
 def _text(number: int | None) -> str | None:
     return None if number is None else str(number)
-
-
-def _number(version: int | str) -> int:
-    found = _VERSION.fullmatch(str(version))
-    if found is None:
-        raise KitaruUsageError(f"{version!r} is no version; expected a number, such as 2 or v2.", fix="version=2")
-    return int(found[1])
-
-
-def _selected(flow: str, version: int | str | None, tag: str | None) -> tuple[str, int | None, str | None]:
-    """Flow, number and tag, where the flow's name may carry one of them."""
-    name, at, selector = flow.partition("@")
-    if at:
-        if version is not None or tag is not None:
-            raise KitaruUsageError(f"{flow!r} names a version already.", fix=f"invoke({flow!r})")
-        version, tag = (selector, None) if _VERSION.fullmatch(selector) else (None, selector)
-    if version is not None and tag is not None:
-        raise KitaruUsageError(
-            f"Both version {version!r} and tag {tag!r} were given; expected one of them.", fix=f"tag={tag!r}"
-        )
-    return name, None if version is None else _number(version), tag
-
-
-def _check_tag(tag: str) -> None:
-    if _TAG.fullmatch(tag) is None or _VERSION.fullmatch(tag):
-        raise KitaruUsageError(
-            f"{tag!r} can't be a tag; expected a letter or _, then letters, digits, _ . or -, and no version number.",
-            fix="--tag prod",
-        )
-
-
-def _tag_names(tags: str | Sequence[str] | Mapping[str, bool]) -> builtins.list[str]:
-    names = [tags] if isinstance(tags, str) else builtins.list(tags)
-    for name in names:
-        _check_tag(name)
-    return names

@@ -26,7 +26,11 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
+from kitaru_nb.artifacts.blobs import EXTRAS as STORES
+from kitaru_nb.config import Settings
+from kitaru_nb.core.runners import extra_of
 from kitaru_nb.errors import KitaruBackendError, KitaruFeatureNotAvailableError, KitaruUsageError
+from kitaru_nb.journal.open import EXTRAS as JOURNALS
 from kitaru_nb.promote.modules import project_folder
 from kitaru_nb.promote.snapshot import WHEELS, pack
 
@@ -36,6 +40,8 @@ _NOT_SOURCES = frozenset({"node_modules", "__pycache__", "build", "dist", "tests
 RUNTIME = "kitaru-nb"
 
 _DEVELOPMENT = re.compile(r"(all|full|complete)|.*(test|dev|doc|lint|typing|type|bench|ci|build|example|release).*")
+#: What a wheel has besides modules: its own description, and what is installed elsewhere, such as a front end.
+_NOT_CODE = re.compile(r"[^/]+\.(dist-info|data/(data|scripts|headers))/")
 _FIELD = re.compile(r"^(Name|Version|Requires-Dist):(.*)$", re.MULTILINE)
 _NAMED = re.compile(r"[A-Za-z0-9._-]*")
 _PIN = re.compile(r"^([A-Za-z0-9._-]+)==(\S+)", re.MULTILINE)
@@ -56,10 +62,24 @@ class Lock:
     wheels: Mapping[str, bytes]
 
 
+def runtime_for(*settings: Settings) -> str:
+    """This very package with the extras that a worker needs: to reach these journals, stores and executors, and to
+    start workers on these stacks itself."""
+    schemes = [url.partition("://")[0] for s in settings for url in (s.journal_url, s.store_url)]
+    known = JOURNALS | STORES
+    extras = {known[scheme] for scheme in schemes if scheme in known}
+    extras |= {extra for s in settings if (extra := extra_of(s)) is not None}
+    extras |= {"dask" for s in settings if s.executor.startswith("dask")}
+    return f"{RUNTIME}[{','.join(sorted(extras))}]"
+
+
 def lock_environment(roots: Iterable[str]) -> Lock:
     """Lock what these distributions need, in the versions that are installed here.
 
     Each set of pins is looked up once, and then found in `cache_folder`.
+
+    Args:
+        roots: their names, ``NAME[EXTRA,...]`` where extras are needed too.
 
     Raises:
         KitaruFeatureNotAvailableError: uv is not installed.
@@ -116,8 +136,9 @@ def closure(roots: Iterable[str]) -> dict[str, Package]:
 
     installed = installed_packages()
     found: dict[str, Package] = {}
-    chosen = {normal(root) for root in roots} - {RUNTIME}
-    todo = [(normal(root), frozenset[str]()) for root in sorted(roots)]
+    named = [root.rstrip("]").partition("[") for root in sorted(roots)]
+    chosen = {normal(name) for name, *_ in named} - {RUNTIME}
+    todo = [(normal(name), frozenset(extras.split(",")) - {""}) for name, _, extras in named]
     done: set[tuple[str, frozenset[str]]] = set()
     while todo:
         name, extras = todo.pop()
@@ -126,8 +147,8 @@ def closure(roots: Iterable[str]) -> dict[str, Package]:
         done.add((name, extras))
         found[name] = package = installed[name]
         for text in package.requires:
-            named = _NAMED.match(text)
-            if named is None or normal(named[0]) not in installed:
+            needed = _NAMED.match(text)
+            if needed is None or normal(needed[0]) not in installed:
                 continue
             requirement = Requirement(text)
             if _applies(requirement.marker, extras, optional=name in chosen):
@@ -316,7 +337,7 @@ def _has_wheel(path: str, content: bytes) -> bool:
     project = project_folder(distribution)
     roots = [Path(str(distribution.locate_file("")))] if project is None else [project, project / "src"]
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        code = [e for e in archive.infolist() if ".dist-info/" not in e.filename and not e.is_dir()]
+        code = [e for e in archive.infolist() if not _NOT_CODE.match(e.filename) and not e.is_dir()]
         for root in roots:
             if code and all(_is_file(root / e.filename, archive, e) for e in code):
                 return True

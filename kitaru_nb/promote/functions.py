@@ -22,7 +22,7 @@ from kitaru_nb.core.runtime import Runtime
 from kitaru_nb.errors import KitaruNotFoundError, KitaruUsageError
 from kitaru_nb.model import Event
 from kitaru_nb.promote.checks import Refusal, refusals_of_files, refusals_of_imports, refuse_if
-from kitaru_nb.promote.environment import lock_environment
+from kitaru_nb.promote.environment import lock_environment, runtime_for
 from kitaru_nb.promote.inputs import hints_of
 from kitaru_nb.promote.modules import Closure, Import, closure_of, imports_of
 from kitaru_nb.promote.notebooks import describe, flow_name, package
@@ -49,7 +49,8 @@ def snapshot_flow(
     entry, source, closure = _located(flow)
     refusals = [*refusals_of_imports(closure), *refusals_of_files({**closure.files, **source})]
     refuse_if(refusals, called)
-    lock = lock_environment(closure.distributions)
+    settings = replace(runtime.settings, executor=flow.executor or runtime.settings.executor)
+    lock = lock_environment({*closure.distributions, runtime_for(settings)})
     trees = [ast.parse(content) for content in dict.fromkeys(source.values())]
     manifest = describe(called, "function", entry, parameters, trees, closure, lock)
     modules = [ast.parse(content) for path, content in closure.files.items() if path.endswith(".py")]

@@ -16,7 +16,7 @@ from kitaru_nb.core.runtime import Runtime
 from kitaru_nb.errors import KitaruUsageError
 from kitaru_nb.model import Event
 from kitaru_nb.promote.checks import Evidence, Refusal, refusals_of, refusals_of_files, refuse_if
-from kitaru_nb.promote.environment import Lock, lock_environment
+from kitaru_nb.promote.environment import Lock, lock_environment, runtime_for
 from kitaru_nb.promote.manifest import Manifest
 from kitaru_nb.promote.modules import Closure, Import, closure_of, imports_of
 from kitaru_nb.promote.program import (
@@ -40,13 +40,20 @@ _READS = re.compile(r"open|Path|PurePath|loadtxt|(read|load|parse|scan)(_\w+)?")
 
 
 def snapshot_notebook(
-    runtime: Runtime, path: Path, *, name: str | None = None, evidence: Evidence | None = None
+    runtime: Runtime,
+    path: Path,
+    *,
+    name: str | None = None,
+    evidence: Evidence | None = None,
+    recorded: Runtime | None = None,
 ) -> Snapshot:
     """Check a notebook, and package it with all that it needs. Nothing is stored.
 
     Args:
+        runtime: where its executions will be kept, which their workers must reach.
         name: of the flow; default: the file's name.
         evidence: what the notebook's own kernel knows; without it the journal is asked what ran.
+        recorded: where the notebook's own executions are; default: in ``runtime``.
 
     Raises:
         Refused: there is something to mend; lists all of it.
@@ -56,14 +63,14 @@ def snapshot_notebook(
     flow = flow_name(name or path.stem)
     program = read_program(read_notebook(path), path)
     known = evidence or Evidence()
-    known = replace(known, completed=recorded_cells(runtime, path))
+    known = replace(known, completed=recorded_cells(recorded or runtime, path))
     closure = closure_of(_imports(program), path.parent)
     closure.distributions |= set(program.installs)
     data = _data_files(program)
     refusals = [*refusals_of(program, closure, known), *data.refusals]
     refusals += refusals_of_files({**data.files, **closure.files})
     refuse_if(sorted(refusals, key=lambda r: r.cell or 0), path.name)
-    lock = lock_environment(closure.distributions)
+    lock = lock_environment({*closure.distributions, runtime_for(runtime.settings)})
     trees = [step.tree for step in program.promoted if step.tree is not None]
     files = {
         **data.files,

@@ -53,8 +53,8 @@ def enter(runtime: Runtime, created: Event) -> None:
     if os.environ.pop(_BECAME, None) == key or (_fits(snapshot) and is_running(lock, wheels)):
         return
     python = build_environment(lock, wheels, snapshot.manifest.python)
-    supervised = [argument for argument in sys.argv[1:] if argument == "--supervised"]
-    _become(python, ["-m", "kitaru_nb.worker", *supervised, created.exec_id], {_BECAME: key})
+    options = [argument for argument in sys.argv[1:] if argument != created.exec_id]
+    _become(python, ["-m", "kitaru_nb.worker", *options, created.exec_id], {_BECAME: key})
 
 
 def _become(python: Path, arguments: list[str], more: dict[str, str]) -> None:
@@ -144,7 +144,14 @@ def with_json_inputs(flow: Flow[..., Any]) -> Flow[..., Any]:
                 bound.arguments[name] = TypeAdapter(hints[name]).validate_json(json.dumps(value))
         return bound.args, bound.kwargs
 
-    return Flow(_wrapped(flow, converted), name=flow.name, stack=flow.stack, cache=flow.cache, retries=flow.retry)
+    return Flow(
+        _wrapped(flow, converted),
+        name=flow.name,
+        stack=flow.stack,
+        cache=flow.cache,
+        retries=flow.retry,
+        executor=flow.executor,
+    )
 
 
 def _wrapped(

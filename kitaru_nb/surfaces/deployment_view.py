@@ -45,15 +45,16 @@ def deployments_blocks(found: Sequence[Deployment]) -> list[Block]:
     return [Table(columns, rows)]
 
 
-def deployed_blocks(made: Deployment) -> list[Block]:
-    """A new version, and the line that starts it."""
+def deployed_blocks(made: Deployment, *, elsewhere: bool = False) -> list[Block]:
+    """A new version, and the line that starts it; ``elsewhere``: its stack is not the one in use."""
+    its = f"KITARU_STACK={made.stack} kitaru" if elsewhere else "kitaru"
     head: list[Block] = [Line((Span("✓ ", "green"), Span(made.deployment_id, "bold"), Span("  is deployed")))]
     if not made.tags:
-        route = command_line("route to it", f"kitaru deployments tag {made.flow} {made.version} prod")
-        return [*head, route, command_line("start it", f"kitaru invoke {made.deployment_id}")]
+        route = command_line("route to it", f"{its} deployments tag {made.flow} {made.version} prod")
+        return [*head, route, command_line("start it", f"{its} invoke {made.deployment_id}")]
     head.append(line(f"tags: {', '.join(made.tags)}", "dim", indent=2))
     tag = next((f"@{t}" for t in made.tags if t != "default"), "")
-    return [*head, command_line("start it", f"kitaru invoke {made.flow}{tag}")]
+    return [*head, command_line("start it", f"{its} invoke {made.flow}{tag}")]
 
 
 def deployment_blocks(found: Deployment, snapshot: Snapshot) -> list[Block]:

@@ -230,6 +230,7 @@ def test_stacks_are_shown_without_the_values_of_variables(direct: Direct, runtim
         "journal": "postgresql://kitaru:${PGPASSWORD}@db/kitaru",
         "store": "s3://acme/artifacts",
         "inline_max_bytes": None,
+        "executor": None,
         "options": {},
         "environment": ["MODEL_TOKEN"],
         "secrets": {},
@@ -238,5 +239,30 @@ def test_stacks_are_shown_without_the_values_of_variables(direct: Direct, runtim
     }
 
 
+def test_a_schedule_is_made_read_and_deleted(direct: Direct, deploy: Deployer) -> None:
+    deploy("brief", tags="prod")
+    wanted = {"flow": "brief@prod", "cron": "0 7 * * 1-5", "timezone": "Europe/Berlin", "inputs": {"topic": "tides"}}
+    made = direct.json("POST", "schedules", {**wanted, "catch_up": "one"}, role=Role.WORK)
+    assert (made["name"], made["flow"], made["tag"], made["created_by"]) == ("brief", "brief", "prod", "ana")
+    assert made["next_at"].endswith(("T06:00:00+00:00", "T05:00:00+00:00"))
+    assert direct.json("GET", "schedules/brief", role=Role.VIEW) == made
+    assert direct.json("GET", "schedules", flow="letter")["items"] == []
+    assert direct.json("GET", "schedules")["items"] == [made]
+    for changed, status, told in (
+        ({"cron": "0 25 * * *"}, 400, "its hour can't be"),
+        ({"timezone": "Berlin"}, 400, "such as Europe/Berlin"),
+        ({"catch_up": "some"}, 400, "catch_up"),
+        ({"flow": "letter"}, 404, "no deployment of a flow 'letter'"),
+        ({}, 409, "There is a schedule 'brief' already"),
+    ):
+        refused = direct("POST", "schedules", {**wanted, **changed})
+        assert (refused.status, told in refused.body.decode()) == (status, True), refused.body  # type: ignore[union-attr]
+    assert direct("POST", "schedules", wanted, role=Role.OPERATE).status == 403
+    assert direct.json("POST", "schedules/brief/delete", {}, role=Role.WORK, name="bob")["name"] == "brief"
+    assert direct("POST", "schedules/brief/delete", {}).status == 404
+    history = direct.json("GET", "schedules/brief/history")
+    assert [(c["by"], c["what"]) for c in history["items"]] == [("ana", "created"), ("bob", "deleted")]
+
+
 def test_the_server_says_what_it_has_beside_executions(direct: Direct) -> None:
-    assert direct.json("GET", "info")["features"] == ["deployments", "stacks"]
+    assert direct.json("GET", "info")["features"] == ["deployments", "schedules", "stacks"]

@@ -8,17 +8,22 @@ import time
 from datetime import timedelta
 from pathlib import Path
 
+import nbformat
 import pytest
 
 from kitaru_nb import checkpoint, flow, wait
 from kitaru_nb.client import KitaruClient
 from kitaru_nb.core.create import create_execution
 from kitaru_nb.core.runtime import Runtime
+from kitaru_nb.headless import begin
 from kitaru_nb.journal.base import this_process
 from kitaru_nb.model import Event, ExecutionStatus, Owner
+from kitaru_nb.stacks.definition import parse_stack, save_stack
 from kitaru_nb.stacks.process import ProcessRunner, _children, reap
-from kitaru_nb.surfaces.http.dispatcher import GRACE, TRIES, Dispatcher
+from kitaru_nb.surfaces.http.dispatcher import GRACE, TRIES, Dispatcher, of_every_stack
+from kitaru_nb.surfaces.http.turns import PATIENCE, Turns
 from tests.http import flows
+from tests.http.deploying import Deployer
 from tests.http.httpkit import Ran, until
 
 HERE = Path(__file__)
@@ -26,7 +31,7 @@ HERE = Path(__file__)
 
 @flow
 def patient() -> str:
-    return "nobody objected" if wait("veto", until=timedelta(seconds=0), timeout=0) is None else "stopped"
+    return "nobody objected" if wait("veto", until=timedelta(seconds=30), timeout=0) is None else "stopped"
 
 
 @checkpoint
@@ -55,6 +60,11 @@ def dispatcher(runtime: Runtime, clock: list[float]) -> Dispatcher:
     return Dispatcher(KitaruClient(runtime), clock=lambda: time.time() + clock[0])
 
 
+@pytest.fixture
+def deploy(runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Deployer:
+    return Deployer(runtime, tmp_path, monkeypatch)
+
+
 def dead() -> Owner:
     """An owner that certainly doesn't live any more."""
     mine = this_process()
@@ -72,9 +82,16 @@ def started(exec_id: str) -> int:
     return len(_children.get(exec_id, ()))
 
 
-def test_a_due_timer_rings_without_anybody(runtime: Runtime, ran: Ran, dispatcher: Dispatcher) -> None:
+def test_a_due_timer_rings_without_anybody(
+    runtime: Runtime, ran: Ran, dispatcher: Dispatcher, clock: list[float]
+) -> None:
     exec_id = ran(patient)
     dispatcher.ring()
+    assert runtime.journal.execution(exec_id).status is ExecutionStatus.WAITING
+    clock[0] = 31
+    dispatcher.ring()
+    dispatcher.ring()
+    assert started(exec_id) == 1
     assert ended(runtime, exec_id) is ExecutionStatus.COMPLETED
     (event,) = [e for e in runtime.journal.history(exec_id) if e.kind == "wait.resolved"]
     assert event.body["by"] == "clock"
@@ -166,6 +183,30 @@ def test_what_a_machine_ended_goes_on_and_what_a_person_ended_does_not(
     assert started(exec_id) == workers
 
 
+def test_an_evicted_notebook_goes_on_in_a_fresh_worker(
+    runtime: Runtime, dispatcher: Dispatcher, clock: list[float], tmp_path: Path
+) -> None:
+    """As an evicted flow does: the record of its pause names the signal."""
+    cells = [
+        "%%checkpoint first\nnumber = 1\nopen('first.txt', 'a').write('ran ')",
+        "%%checkpoint second\nimport os, time\nopen('came.txt', 'w').close()\n"
+        "while not os.path.exists('go.txt'):\n    time.sleep(0.02)",
+    ]
+    path = tmp_path / "long.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells]), path)
+    exec_id = begin(runtime, path, {}).exec_id
+    ProcessRunner().submit(runtime, exec_id)
+    until((tmp_path / "came.txt").exists, "the second cell")
+    ProcessRunner().cancel(exec_id)
+    assert runtime.journal.execution(exec_id).status is ExecutionStatus.INTERRUPTED
+    assert [e.body["signal"] for e in runtime.journal.history(exec_id) if e.kind == "execution.paused"] == ["SIGTERM"]
+    (tmp_path / "go.txt").touch()
+    clock[0] = 1000
+    dispatcher.take_up_orphans()
+    assert ended(runtime, exec_id) is ExecutionStatus.COMPLETED
+    assert (tmp_path / "first.txt").read_text() == "ran "
+
+
 def test_a_notebook_that_a_person_runs_is_theirs(runtime: Runtime, dispatcher: Dispatcher, clock: list[float]) -> None:
     from kitaru_nb.core.create import write_created
 
@@ -189,6 +230,103 @@ def test_an_execution_whose_worker_never_came_is_started(
     assert ended(runtime, exec_id) is ExecutionStatus.COMPLETED
 
 
+def test_two_servers_side_by_side_start_nothing_twice(
+    runtime: Runtime, ran: Ran, deploy: Deployer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of every kind of leftover and of several stacks one, all found by both at the same moment, again and again."""
+    monkeypatch.setenv("KITARU_HOME", str(runtime.home))
+    save_stack(parse_stack("team", {"environment": {"WHO": "team"}}, "test"), runtime.home)
+    deploy("letter")
+    timer, answered = ran(patient), ran(flows.brief)
+    (asked,) = runtime.journal.waits(exec_id=answered)
+    body = {"value": False, "by": "ana", "via": "http"}
+    runtime.journal.append(answered, [Event(answered, "wait.resolved", asked.wait_id, time.time(), body)])
+    never_came, dead_one, evicted = (
+        create_execution(runtime, flows.many.with_options(stack=stack), {"count": 1}).exec_id
+        for stack in ("team", "process", "team")
+    )
+    runtime.journal.claim(dead_one, dead())
+    lease = runtime.journal.claim(evicted, this_process())
+    pause = {"reason": "the worker got SIGTERM", "signal": "SIGTERM"}
+    runtime.journal.release(lease, [Event(evicted, "execution.paused", "", time.time(), pause)])
+    KitaruClient(runtime).schedules.create("letter", cron="* * * * *", inputs={"topic": "tides"}, catch_up="one")
+    handles = [Runtime(runtime.settings) for _ in range(2)]
+    ahead = time.time() + 100
+    servers = [Dispatcher(KitaruClient(each), every=0.02, clock=lambda: ahead) for each in handles]
+    for server in servers:
+        server._answered[answered] = 0.0
+        server.start()
+    try:
+        for exec_id in (timer, answered, never_came, dead_one, evicted):
+            assert ended(runtime, exec_id) is ExecutionStatus.COMPLETED
+        (scheduled,) = until(lambda: runtime.journal.executions(flow="letter"), "the scheduled execution")
+        assert ended(runtime, scheduled.exec_id) is ExecutionStatus.COMPLETED
+        time.sleep(0.2)  # they look a few times more
+    finally:
+        for server in servers:
+            server.stop()
+        for each in handles:
+            each.journal.close()
+    everything = (timer, answered, never_came, dead_one, evicted, scheduled.exec_id)
+    assert [started(exec_id) for exec_id in everything] == [1] * 6
+    assert runtime.journal.executions(flow="letter") == [runtime.journal.execution(scheduled.exec_id)]
+
+
+def test_a_server_that_died_after_taking_a_turn_holds_it_only_for_a_while(
+    runtime: Runtime, dispatcher: Dispatcher, clock: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    row = create_execution(runtime, flows.brief, {"topic": "x"})
+    now = [0.0]
+    first, second = (Turns(runtime.journal, lambda: now[0]) for _ in range(2))
+    assert first.take(row)
+    taken = []
+    for _ in range(10):
+        now[0] += PATIENCE - 1
+        taken.append(second.take(row))
+    assert taken == [False, True, False, False, True, False, False, False, False, False]
+    assert [record.message for record in caplog.records] == [
+        f"{row.exec_id} is left alone: 3 workers were started, and none came"
+    ]
+    lease = runtime.journal.claim(row.exec_id, dead())  # one came after all, and died: the next turn is another
+    assert lease.epoch == 1
+    assert first.take(runtime.journal.execution(row.exec_id))
+
+
+def test_an_answer_that_another_server_takes_care_of_is_looked_at_again(
+    runtime: Runtime, ran: Ran, dispatcher: Dispatcher, clock: list[float]
+) -> None:
+    exec_id = ran(flows.brief)
+    dispatcher.take_up_answered()
+    (asked,) = runtime.journal.waits(exec_id=exec_id)
+    body = {"value": False, "by": "ana", "via": "http"}
+    runtime.journal.append(exec_id, [Event(exec_id, "wait.resolved", asked.wait_id, time.time(), body)])
+    dispatcher.take_up_answered()
+    clock[0] = GRACE + 1
+    assert Turns(runtime.journal, lambda: time.time() + clock[0]).take(runtime.journal.execution(exec_id))
+    dispatcher.take_up_answered()
+    assert started(exec_id) == 0
+    clock[0] += PATIENCE + 1  # that server died
+    dispatcher.take_up_answered()
+    assert ended(runtime, exec_id) is ExecutionStatus.COMPLETED
+
+
+def test_a_server_looks_after_the_journals_of_all_stacks(
+    runtime: Runtime, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stacks = {
+        "same": {},
+        "team": {"journal": f"sqlite://{tmp_path}/team.db"},
+        "far": {"journal": "https://kitaru.example"},
+        "lost": {"journal": "postgresql://ana:${A_VARIABLE_THAT_IS_NOT_SET}@db/x"},
+    }
+    for name, fields in stacks.items():
+        save_stack(parse_stack(name, fields, "test"), runtime.home)
+    found = of_every_stack(KitaruClient(runtime))
+    urls = [dispatcher._runtime.settings.journal_url for dispatcher in found]
+    assert urls == [runtime.settings.journal_url, f"sqlite://{tmp_path}/team.db"]
+    assert "Stack lost is left alone: " in caplog.text
+
+
 def test_a_live_execution_is_left_to_its_worker(runtime: Runtime, dispatcher: Dispatcher, clock: list[float]) -> None:
     exec_id = create_execution(runtime, flows.brief, {"topic": "x"}).exec_id
     runtime.journal.claim(exec_id, this_process(), ttl=10_000)
@@ -200,7 +338,7 @@ def test_a_live_execution_is_left_to_its_worker(runtime: Runtime, dispatcher: Di
 def test_the_thread_does_all_of_it_and_outlives_a_failing_duty(
     runtime: Runtime, ran: Ran, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dispatcher = Dispatcher(KitaruClient(runtime), every=0.02)
+    dispatcher = Dispatcher(KitaruClient(runtime), every=0.02, clock=lambda: time.time() + 31)
     monkeypatch.setattr(dispatcher, "take_up_answered", lambda: 1 / 0)
     exec_id = ran(patient)
     dispatcher.start()

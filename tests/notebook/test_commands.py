@@ -161,6 +161,14 @@ def test_new_begins_afresh_and_ends_what_was(notebook: Notebook) -> None:
     assert notebook.client.executions.pending_waits() == []
 
 
+def test_the_plan_of_a_replay_names_calls_that_get_other_arguments(notebook: Notebook) -> None:
+    notebook.ok("from kitaru_nb import checkpoint\n\n\n@checkpoint\ndef double(n: int) -> int:\n    return 2 * n")
+    notebook.ok("%%checkpoint sums\ntotal = double(3)")
+    plan = notebook.ok("%kitaru replay --set 'arguments.double={\"n\": 5}' --dry-run").text
+    rows = dict(re.split(r"\s{2,}", line.strip())[:2] for line in plan.splitlines()[2:])
+    assert rows == {"double": "runs again with other arguments", "sums": "body runs again"}
+
+
 def test_a_replay_runs_what_was_chosen_and_what_depends_on_it(notebook: Notebook) -> None:
     first = finished(notebook)
     plan = notebook.ok("%kitaru replay draft --dry-run").text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -16,12 +17,13 @@ from typing import Any
 import nbformat
 import pytest
 
+from kitaru_nb.cells.notebook import Progress, inject, parse_parameters, read_notebook
 from kitaru_nb.client import KitaruClient
 from kitaru_nb.config import Settings
 from kitaru_nb.core.runtime import Runtime
 from kitaru_nb.errors import KitaruBackendError, KitaruLeaseError, KitaruRuntimeError, KitaruUsageError
-from kitaru_nb.headless import NotebookOutcome, Progress, go_on, inject, parse_parameters, read_notebook, run_notebook
-from kitaru_nb.model import ExecutionStatus
+from kitaru_nb.headless import NotebookOutcome, go_on, run_notebook
+from kitaru_nb.model import ExecutionStatus, Owner
 
 COUNT = "def count(word):\n    with open('side.txt', 'a') as side:\n        side.write(word + '\\n')"
 
@@ -229,10 +231,26 @@ def test_a_signal_to_the_runner_is_a_durable_pause(desk: Desk, number: signal.Si
     assert said.strip() == f"interrupted|paused by {number.name}; nothing is lost"
     [execution] = desk.client.executions.list()
     assert desk.client.executions.get(execution.exec_id).lease is None
+    [pause] = [e for e in desk.runtime.journal.history(execution.exec_id) if e.kind == "execution.paused"]
+    assert pause.body == {"reason": f"the worker got {number.name}", "signal": number.name}
     assert list((desk.folder / "tmp").iterdir()) == []
     (desk.folder / "up.txt").write_text("yes")
     assert go_on(desk.runtime, execution.exec_id).status is ExecutionStatus.COMPLETED
     assert desk.counted == ["draft"]
+
+
+def test_the_pause_of_a_kernel_that_had_to_be_killed_is_recorded_for_it(desk: Desk) -> None:
+    from kitaru_nb.headless import _note_pause
+
+    desk.write("%wait approve")
+    exec_id = desk.run().exec_id
+    lease = desk.runtime.journal.claim(exec_id, Owner(socket.gethostname(), 2**22 + 1, 1, "gone"))
+    assert lease.epoch == 2
+    for _ in range(2):
+        _note_pause(desk.runtime, exec_id, "SIGTERM")
+    events = desk.runtime.journal.history(exec_id)
+    assert [e.body["signal"] for e in events if e.kind == "execution.paused"] == ["SIGTERM"]
+    assert desk.runtime.journal.execution(exec_id).status is ExecutionStatus.INTERRUPTED
 
 
 def test_a_cancelled_notebook_ends(desk: Desk) -> None:

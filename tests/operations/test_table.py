@@ -17,6 +17,8 @@ import typer
 from kitaru_nb.client import Artifacts, Executions
 from kitaru_nb.errors import KitaruError, KitaruUsageError
 from kitaru_nb.promote.deployments import Deployments
+from kitaru_nb.promote.schedules import Schedules
+from kitaru_nb.stacks.views import Stacks
 from kitaru_nb.surfaces.cli import app
 from kitaru_nb.surfaces.http import openapi
 from kitaru_nb.surfaces.http.api import match
@@ -29,8 +31,14 @@ from kitaru_nb.surfaces.operations.table import OPERATIONS, by_tool
 ROOT = Path(__file__).parents[2]
 EACH = pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
 #: What only a server knows, or starts.
-SERVERS_OWN = {"info", "doctor", "executions.stats", "executions.run", "stacks.list", "stacks.get"}
-GROUPS = {"executions": Executions, "artifacts": Artifacts, "deployments": Deployments}
+SERVERS_OWN = {"info", "doctor", "executions.stats", "executions.run"}
+GROUPS = {
+    "executions": Executions,
+    "artifacts": Artifacts,
+    "deployments": Deployments,
+    "schedules": Schedules,
+    "stacks": Stacks,
+}
 #: Arguments of operations that the client takes too.
 WITH_CLIENT = ("exec_id", "wait_id", "value", "from_", "overrides", "scope", "flow", "checkpoint", "source", "name")
 OF_DEPLOYMENTS = ("version", "tag", "inputs", "stack", "key", "to")
@@ -101,7 +109,7 @@ def test_each_has_a_method_of_the_client(operation: Operation) -> None:
     method = client_method(operation)
     assert callable(method)
     taken = inspect.signature(method).parameters
-    for name in (*WITH_CLIENT, *(OF_DEPLOYMENTS if operation.name.startswith("deployments.") else ())):
+    for name in (*WITH_CLIENT, *(OF_DEPLOYMENTS if operation.name.startswith(("deployments.", "schedules.")) else ())):
         asked_of = name in operation.arguments.model_fields and operation.client != "executions.pending_waits"
         if asked_of and not (name == "exec_id" and "exec_id" in taken):
             assert AS_IN_CLIENT.get(name, name) in taken, f"{operation.client} takes no {name}"

@@ -122,6 +122,15 @@ def test_a_cell_that_was_edited_since_it_ran_is_refused(desk: Desk, tiny_lock: A
     assert desk.refusals(code("a = 2", count=1), code("b = a", count=2), evidence=evidence) == [(1, message)]
 
 
+def test_a_cell_that_was_saved_before_it_ran_again_is_not_edited(desk: Desk, tiny_lock: Any) -> None:
+    tiny_lock()
+    cells = [code("a = 2", count=1), code("b = a", count=2), code("%promote", count=3)]
+    again = {1: "a = 1", 2: "b = a", 3: "%promote", 4: "a = 2", 5: "b = a", 6: "%promote"}
+    assert desk.refusals(*cells, evidence=Evidence(again)) == []
+    back = Evidence({1: "a = 2", 2: "b = a", 3: "a = 1"})  # ran as it is, then otherwise, and was changed back
+    assert desk.refusals(code("a = 2", count=3), code("b = a", count=2), evidence=back) != []
+
+
 def test_numbers_of_an_earlier_kernel_are_no_edits(desk: Desk, tiny_lock: Any) -> None:
     tiny_lock()
     cells = [code(LOAD, count=1), code("a = 1", count=2), code("%promote", count=9)]

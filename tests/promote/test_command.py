@@ -146,3 +146,36 @@ def test_deploy_takes_flows_of_files_and_modules(desk: Desk, kitaru: Kitaru, tin
         assert message in refused.err, refused.err
     unknown = kitaru("deploy", "flows.py:brief", "--input", "m=3")
     assert "Flow 'brief' has no input 'm'. It takes brief(n: int)." in unknown.err
+
+
+def test_schedules_are_made_listed_and_deleted(brief: Desk, kitaru: Kitaru) -> None:
+    assert kitaru("deployments", "schedules").out.splitlines() == [
+        "Nothing is scheduled.",
+        '  fix: kitaru deployments schedule FLOW --cron "0 7 * * 1-5"',
+    ]
+    brief.promote(LOAD, code("topic: str = 'sea'", "parameters"), "%%checkpoint one\na = topic", tags="prod")
+    words = ["deployments", "schedule", "brief", "--tag", "prod", "--cron", "0 7 1 1 *", "-i", "topic=7"]
+    made = kitaru(*words, "--timezone", "Europe/Berlin", "--catch-up", "one", "--by", "bob")
+    assert made.code == 0, made.err
+    head, note = made.out.splitlines()[:2]
+    assert head == "✓ brief@prod  starts at 0 7 1 1 * (Europe/Berlin)"
+    assert "-01-01 06:00Z; a server must run then" in note
+    (found,) = kitaru("deployments", "schedules", "--json").json["items"]
+    assert (found["inputs"], found["catch_up"], found["created_by"]) == ({"topic": "7"}, "one", "bob")
+    row = kitaru("deployments", "schedules", "brief").out.splitlines()[-1]
+    assert row.split()[:2] == ["brief", "brief@prod"]
+    assert row.endswith("never")
+    for wrong, code_, told in (
+        (words, 1, "There is a schedule 'brief' already"),
+        ([*words, "--name", "x", "--cron", "0 25 * * *"], 1, "its hour can't be"),
+        ([*words, "--name", "x", "--timezone", "Berlin"], 1, "fix: --timezone Europe/Berlin"),
+        ([*words, "--name", "x", "--catch-up", "some"], 1, "expected skip, one, all"),
+        (["deployments", "unschedule", "other"], 1, "There is no schedule 'other'. Schedules are: brief."),
+    ):
+        refused = kitaru(*wrong)
+        assert (refused.code, told in refused.err) == (code_, True), refused.err
+    assert kitaru("deployments", "unschedule", "brief").code == 0
+    assert [row.split()[-1] for row in kitaru("deployments", "schedule-history", "brief").out.splitlines()[1:]] == [
+        "created",
+        "deleted",
+    ]

@@ -131,6 +131,10 @@ def test_a_version_in_use_is_not_deleted(deployed: Deployments) -> None:
     with pytest.raises(KitaruStateError, match=f"brief@v3 is in use: execution {made.exec_id} has not ended"):
         deployed.delete("brief", "v3")
     KitaruClient().executions.cancel(made.exec_id)
+    KitaruClient().schedules.create("brief", version=3, cron="0 7 * * *", name="daily")
+    with pytest.raises(KitaruStateError, match="brief@v3 is in use: the schedule 'daily' starts it"):
+        deployed.delete("brief", "v3")
+    KitaruClient().schedules.delete("daily")
     deployed.delete("brief", "v3")
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from kitaru_nb.config import Settings
 from kitaru_nb.errors import KitaruBackendError, KitaruFeatureNotAvailableError, KitaruUsageError
 from kitaru_nb.promote import environment
 from kitaru_nb.promote.environment import (
@@ -25,6 +26,7 @@ from kitaru_nb.promote.environment import (
     is_running,
     lock_environment,
     normal,
+    runtime_for,
 )
 from kitaru_nb.promote.modules import closure_of, imports_of
 from tests.promote.conftest import Desk
@@ -170,8 +172,20 @@ def test_a_package_installed_from_a_file_travels_as_the_wheel_that_it_was(
     assert {"tiny_thing.py", "tiny_thing_data/a.txt", "tiny_thing-1.0.dist-info/RECORD"} <= set(names)
     assert not any("direct_url" in name for name in names)
     assert is_running("", {"wheels/tiny_thing-1.0-py3-none-any.whl": made})
+    # What a wheel installs beside the modules, such as a front end, is not what code imports.
+    code = {"tiny_thing.py": "VALUE = 7\n", "tiny_thing-1.0.data/data/share/jupyter/page.js": "1"}
+    assert is_running("", dict([wheel("tiny_thing", "1.0", code)]))
     (site / "tiny_thing.py").write_text("VALUE = 8\n")
     assert not is_running("", {"wheels/tiny_thing-1.0-py3-none-any.whl": made})
+
+
+def test_the_lock_has_what_reaches_the_journal_and_the_store(desk: Desk) -> None:
+    home = Settings(desk.folder)
+    assert runtime_for(home) == "kitaru-nb[]"
+    team = Settings(desk.folder, journal="postgresql://kitaru@db/kitaru", store="s3://acme/artifacts")
+    assert runtime_for(home, team) == "kitaru-nb[aws,postgres]"
+    more = set(closure({runtime_for(team)})) - set(closure({runtime_for(home)}))
+    assert {"psycopg", "psycopg-binary", "s3fs"} <= more
 
 
 def test_a_module_beside_the_notebook_goes_before_an_installed_one(desk: Desk) -> None:

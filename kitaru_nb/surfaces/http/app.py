@@ -1,4 +1,4 @@
-"""The stand-alone server as an ASGI application (Starlette): API, dashboard, webhooks, MCP.
+"""The stand-alone server as an ASGI application (Starlette): API, dashboard, webhooks, MCP, the journal for workers.
 
 Every response carries the security headers; every path but webhooks and the dashboard's files asks for a token.
 """
@@ -20,11 +20,13 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kitaru_nb.errors import KitaruError, KitaruUsageError
+from kitaru_nb.journal import wire
 from kitaru_nb.surfaces.http import page, webhooks
-from kitaru_nb.surfaces.http.api import Api, Request, error_body, refusal
+from kitaru_nb.surfaces.http.api import Api, Request, error_body, refusal, status_of
 from kitaru_nb.surfaces.http.api import Response as Reply
 from kitaru_nb.surfaces.http.content import Bytes
 from kitaru_nb.surfaces.http.events import Pulse, poll, stream
+from kitaru_nb.surfaces.http.journal import JournalRequests, check_role, wait_for_news
 from kitaru_nb.surfaces.http.security import HEADERS, Gate, Refused
 from kitaru_nb.surfaces.http.wire import MAX_BODY, decode, encode
 from kitaru_nb.surfaces.operations.base import Caller, Follow
@@ -32,6 +34,7 @@ from kitaru_nb.surfaces.operations.limits import RateLimit
 from kitaru_nb.surfaces.operations.perform import TooManyTries
 
 _YEAR = 365 * 24 * 3600
+_JOURNAL = {"content-type": wire.MEDIA_TYPE, "cache-control": "no-store"}
 
 
 class Server:
@@ -42,6 +45,7 @@ class Server:
         self.gate = gate
         self.pulse = Pulse(api.desk.client.runtime.journal)
         self._webhooks = RateLimit(burst=20, seconds=3.0)
+        self._journal = JournalRequests(api.desk.client.runtime.journal)
 
     async def answer_api(self, request: HttpRequest) -> Response:
         """``/api/…``"""
@@ -124,6 +128,22 @@ class Server:
         started = await asyncio.to_thread(webhooks.answer, client, token, given["value"])
         return _json(200, {"exec_id": started.exec_id, "answered": True})
 
+    async def answer_journal(self, request: HttpRequest) -> Response:
+        """``/journal/v1/…``: the journal itself, for workers."""
+        caller = await self._caller(request)
+        check_role(caller)
+        operation, headers = request.path_params["operation"], request.headers
+        body = await read_body(request, wire.MAX_REQUEST)
+        try:
+            if operation == "news":
+                return Response(await wait_for_news(self.pulse, body), 200, _JOURNAL)
+            return Response(
+                await asyncio.to_thread(self._journal.answer, operation, headers, body, caller), 200, _JOURNAL
+            )
+        except KitaruError as error:
+            packed, blobs = wire.pack_error(error)
+            return Response(wire.write(packed, blobs), status_of(error), _JOURNAL)
+
 
 class BytesResponse(StreamingResponse):
     """A part of a file, which is closed also when the client goes in the middle."""
@@ -140,19 +160,19 @@ class BytesResponse(StreamingResponse):
             self._part.close()
 
 
-async def read_body(request: HttpRequest) -> bytes:
+async def read_body(request: HttpRequest, most: int = MAX_BODY) -> bytes:
     """The body, if it isn't too large. Raises `Refused`."""
     found = bytearray()
     declared = request.headers.get("content-length", "0")
-    too_large = declared.isdigit() and len(declared) < 19 and int(declared) > MAX_BODY
+    too_large = declared.isdigit() and len(declared) < 19 and int(declared) > most
     if not too_large:
         async for chunk in request.stream():
             found += chunk
-            if len(found) > MAX_BODY:
+            if len(found) > most:
                 too_large = True
                 break
     if too_large:
-        raise Refused(413, f"The body is larger than {MAX_BODY:,} bytes.")
+        raise Refused(413, f"The body is larger than {most:,} bytes.")
     return bytes(found)
 
 
@@ -237,6 +257,7 @@ def create_app(api: Api, gate: Gate) -> Starlette:
         Route("/", server.answer_page, methods=["GET"]),
         Route("/static/{name:path}", server.answer_asset, methods=["GET"]),
         Route("/hooks/{token}", server.answer_webhook, methods=["GET", "POST"]),
+        Route(f"{wire.PATH}{{operation}}", server.answer_journal, methods=["POST"]),
         Route("/api/{rest:path}", server.answer_api, methods=methods),
     ]
     if mcp is not None:

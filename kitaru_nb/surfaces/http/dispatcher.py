@@ -1,7 +1,9 @@
-"""What a server does without being asked: it rings due timers, and takes up executions that nobody advances.
+"""What a server does without being asked: it rings due timers, starts what is scheduled, and takes up executions that
+nobody advances.
 
-Each of these also happens without a server (an answer starts a worker; ``kitaru executions resume --due``). The server
-is for what was left over: a worker that died, an answer whose giver died before the worker started.
+Timers and the taking up also happen without a server (an answer starts a worker; ``kitaru executions resume --due``).
+The server is for what was left over: a worker that died, an answer whose giver died before the worker started. Several
+may do this for one journal; each worker is started by one of them (`Turns`).
 """
 
 from __future__ import annotations
@@ -15,9 +17,14 @@ from kitaru_nb.client import KitaruClient
 from kitaru_nb.core import control
 from kitaru_nb.core.answers import answered_at
 from kitaru_nb.core.create import created_event
+from kitaru_nb.core.runners import runner_of
+from kitaru_nb.core.runtime import Runtime, settings_on
 from kitaru_nb.errors import KitaruError
-from kitaru_nb.model import Event, Execution, ExecutionStatus
+from kitaru_nb.model import Event, Execution, ExecutionStatus, utc
+from kitaru_nb.promote.schedules import Schedules
+from kitaru_nb.stacks.definition import stack_names
 from kitaru_nb.stacks.process import reap
+from kitaru_nb.surfaces.http.turns import Turns
 from kitaru_nb.surfaces.operations.system import newest
 
 logger = logging.getLogger("kitaru_nb.server")
@@ -28,24 +35,30 @@ GRACE = 5.0
 TRIES = 3
 _PAGE = 500
 _PENDING_FOR = 60.0
+#: News that come closer together than this are looked at together.
+_SHORTEST = 0.25
 #: What a machine tells a worker to end with (eviction, reboot); a person's Ctrl-C is SIGINT.
 _EVICTION = "SIGTERM"
 _PROGRESS = frozenset({"checkpoint.completed", "wait.created", "wait.resolved", "execution.resume", "execution.retry"})
 
 
 class Dispatcher:
-    """One thread that looks every ``every`` seconds. ``clock`` gives Unix seconds."""
+    """One thread that looks every ``every`` seconds, and when the journal has news. ``clock`` gives Unix seconds."""
 
     def __init__(self, client: KitaruClient, *, every: float = 1.0, clock: Callable[[], float] = time.time) -> None:
         self._client = client
         self._runtime = client.runtime
         self._every = every
         self._clock = clock
+        self._schedules = Schedules(client.runtime, clock=lambda: utc(clock()))
+        self._turns = Turns(client.runtime.journal, clock)
         self._ended = threading.Event()
+        self._stirred = threading.Event()
         self._thread: threading.Thread | None = None
         self._seq: int | None = None
         self._answered: dict[str, float] = {}
         self._given_up: dict[str, int] = {}
+        self._told: dict[Callable[[], None], str] = {}
 
     def start(self) -> None:
         """Begin."""
@@ -55,24 +68,52 @@ class Dispatcher:
     def stop(self) -> None:
         """End, after the step that is being done."""
         self._ended.set()
+        self._stirred.set()
         if self._thread is not None:
             self._thread.join()
 
     def _run(self) -> None:
-        while not self._ended.is_set():
-            for duty in (self.ring, self.take_up_answered, self.take_up_orphans, reap):
-                try:
-                    duty()
-                except KitaruError as error:
+        unwatch = self._watch()
+        try:
+            while not self._ended.is_set():
+                self._look()
+                self._stirred.wait(self._every)
+                self._ended.wait(min(self._every, _SHORTEST))
+                self._stirred.clear()
+        finally:
+            unwatch()
+
+    def _watch(self) -> Callable[[], None]:
+        """Be stirred by the journal, where it can be reached; what ends that."""
+        try:
+            return self._runtime.journal.watch(self._stirred.set)
+        except KitaruError as error:
+            logger.warning("%s", error)
+            return lambda: None
+
+    def _look(self) -> None:
+        for duty in (self.ring, self.start_scheduled, self.take_up_answered, self.take_up_orphans, reap):
+            try:
+                duty()
+                self._told.pop(duty, None)
+            except KitaruError as error:
+                if self._told.get(duty) != error.message:  # once, while it lasts
                     logger.warning("%s", error)
-                except Exception:
-                    logger.exception("The dispatcher failed at %s", duty.__name__)
-            self._ended.wait(self._every)
+                self._told[duty] = error.message
+            except Exception:
+                logger.exception("The dispatcher failed at %s", duty.__name__)
 
     def ring(self) -> None:
         """Let the clock answer every wait whose time has come."""
-        for started in control.resume_due(self._runtime, at=self._clock()):
-            logger.info("%s goes on: its time has come", started.exec_id)
+        for wait in self._runtime.journal.waits(due_before=self._clock()):
+            self._runtime.ring(wait.exec_id, wait.wait_id)
+            self._go_on(self._runtime.journal.execution(wait.exec_id), "its time has come")
+
+    def start_scheduled(self) -> None:
+        """Start the executions that schedules ask for now."""
+        for execution in self._schedules.fire():
+            if execution.status is ExecutionStatus.PENDING:
+                self._go_on(execution, f"{execution.deployment} is scheduled")
 
     def take_up_answered(self) -> None:
         """Start workers for executions whose wait was answered, and that nobody took up in the meantime."""
@@ -82,8 +123,10 @@ class Dispatcher:
         for exec_id in [e for e, at in self._answered.items() if at <= now]:
             del self._answered[exec_id]
             execution = self._runtime.journal.execution(exec_id)
-            if execution.status is ExecutionStatus.WAITING and self._is_answered(exec_id):
-                self._go_on(execution, "it was answered")
+            if execution.status is not ExecutionStatus.WAITING or not self._is_answered(exec_id):
+                continue
+            if self._given_up.get(exec_id) != execution.epoch and not self._go_on(execution, "it was answered"):
+                self._answered[exec_id] = now + GRACE
 
     def _newly_answered(self) -> Iterator[str]:
         """Executions with answers since the last look; at the first look, all that wait and were answered."""
@@ -141,14 +184,38 @@ class Dispatcher:
         # Longer each time: what kills a worker may need a while to pass.
         return not claims or now >= claims[-1].at + GRACE * 2 ** (len(claims) - 1)
 
-    def _go_on(self, row: Execution, why: str) -> None:
+    def _go_on(self, row: Execution, why: str) -> bool:
+        """Start a worker, unless one comes already, or another server starts it; whether this one has."""
+        if row.status is ExecutionStatus.RUNNING:
+            return False  # its worker sees by itself what came
         ref = created_event(self._runtime, row.exec_id).body["ref"]
         if ref["kind"] == "here" or (ref["kind"] == "notebook" and ref.get("interactive")):
             self._given_up[row.exec_id] = row.epoch
-            return
+            return False
         try:
+            if runner_of(row.stack).status(row.exec_id).alive or not self._turns.take(row):
+                return False
             control.go_on(self._runtime, row.exec_id)
-            logger.info("%s goes on: %s", row.exec_id, why)
         except KitaruError as error:
             logger.warning("%s can't go on: %s", row.exec_id, error)
             self._given_up[row.exec_id] = row.epoch
+            return False
+        logger.info("%s goes on: %s", row.exec_id, why)
+        return True
+
+
+def of_every_stack(client: KitaruClient) -> list[Dispatcher]:
+    """A dispatcher for each journal that a stack of this home keeps its executions in, the client's own first.
+
+    A journal behind another server is that one's to look after.
+    """
+    mine = client.runtime.settings
+    found = {mine.journal_url: client}
+    for name in stack_names(mine.home):
+        try:
+            its = settings_on(name, mine)
+            if its.journal_url not in found and not its.journal_url.startswith(("http://", "https://")):
+                found[its.journal_url] = KitaruClient(Runtime(its))
+        except KitaruError as error:
+            logger.warning("Stack %s is left alone: %s", name, error)
+    return [Dispatcher(each) for each in found.values()]

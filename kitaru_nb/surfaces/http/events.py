@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 
 from kitaru_nb.errors import KitaruBackendError
 from kitaru_nb.journal.base import Journal
@@ -13,8 +14,10 @@ from kitaru_nb.surfaces.http.wire import encode
 from kitaru_nb.surfaces.operations.base import Follow, News
 from kitaru_nb.surfaces.operations.system import changes, newest
 
-#: How often the journal is asked whether there is news, while anybody listens.
-POLL = 0.05
+#: How often everybody looks, also when the journal told of nothing: what it tells is a hint.
+POLL = 1.0
+#: News that come closer together than this are looked at together.
+_SHORTEST = 0.02
 PING = 15.0
 #: Who missed more than this reads everything anew instead.
 MOST_MISSED = 10_000
@@ -22,7 +25,8 @@ _BATCH = 200
 
 
 class Pulse:
-    """Tells all streams of a server that the journal grew: one small query each ``poll`` seconds, however many listen.
+    """Tells all streams of a server that the journal grew: one small query when the journal says so, and each ``poll``
+    seconds, however many listen.
 
     Belongs to one event loop. Take the `beat` first, then look for news, then `wait` for that beat: none is missed.
     """
@@ -31,39 +35,64 @@ class Pulse:
         self.journal = journal
         self.beat = asyncio.Event()
         self.closed = False
+        self._grown = asyncio.Event()
         self._poll = poll
         self._listeners = 0
+        self._listened = 0.0
         self._task: asyncio.Task[None] | None = None
 
     def close(self) -> None:
         """End all streams."""
         self.closed = True
+        self._grown.set()
         self.beat.set()
 
     async def wait(self, beat: asyncio.Event, seconds: float) -> None:
         """Until there may be news since ``beat`` was taken, or so long."""
+        self._listeners += 1
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._watch())
-        self._listeners += 1
         try:
             await asyncio.wait_for(beat.wait(), seconds)
         except TimeoutError:
             pass  # no news: the caller looks anyway, and sends a ping
         finally:
             self._listeners -= 1
+            self._listened = time.monotonic()
 
     async def _watch(self) -> None:
+        loop = asyncio.get_running_loop()
+
+        def on_news() -> None:
+            with suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(self._grown.set)
+
+        try:
+            stop = await asyncio.to_thread(self.journal.watch, on_news)
+        except KitaruBackendError:
+            stop = _nothing  # each stream finds out for itself
         seq = None
-        while self._listeners and not self.closed:
-            before = seq
-            try:
-                seq = await asyncio.to_thread(newest, self.journal, after=seq or 0)
-            except KitaruBackendError:
-                seq = None  # each stream finds out for itself
-            if seq is None or seq != before:
-                beat, self.beat = self.beat, asyncio.Event()
-                beat.set()
-            await asyncio.sleep(self._poll)
+        try:
+            # Who listens looks between two waits, so nobody is there for a moment.
+            while not self.closed and (self._listeners or time.monotonic() - self._listened < 2 * self._poll):
+                before = seq
+                try:
+                    seq = await asyncio.to_thread(newest, self.journal, after=seq or 0)
+                except KitaruBackendError:
+                    seq = None  # each stream finds out for itself
+                if seq is None or seq != before:
+                    beat, self.beat = self.beat, asyncio.Event()
+                    beat.set()
+                await asyncio.sleep(_SHORTEST)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._grown.wait(), self._poll)
+                self._grown.clear()
+        finally:
+            stop()
+
+
+def _nothing() -> None:
+    pass
 
 
 async def stream(

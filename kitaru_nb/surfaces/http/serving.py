@@ -19,7 +19,7 @@ from kitaru_nb.errors import KitaruUsageError
 from kitaru_nb.surfaces.http.address import PORT, announced
 from kitaru_nb.surfaces.http.api import Api
 from kitaru_nb.surfaces.http.app import create_app
-from kitaru_nb.surfaces.http.dispatcher import Dispatcher
+from kitaru_nb.surfaces.http.dispatcher import of_every_stack
 from kitaru_nb.surfaces.http.security import Gate
 from kitaru_nb.surfaces.http.tokens import Tokens, new_secret
 from kitaru_nb.surfaces.operations.base import Desk
@@ -81,7 +81,7 @@ def serve(runtime: Runtime, serving: Serving, *, ready: Callable[[str, str], Non
         client = KitaruClient(runtime)
         gate = Gate(Tokens(runtime.journal), owner=whoami(), secret=secret, port=port, hosts=serving.hosts)
         app = create_app(Api(Desk(client, "server", serving.root)), gate)
-        dispatcher = Dispatcher(client) if serving.dispatch else None
+        dispatchers = of_every_stack(client) if serving.dispatch else []
         config = uvicorn.Config(
             app,
             access_log=False,  # addresses may hold tokens
@@ -95,19 +95,20 @@ def serve(runtime: Runtime, serving: Serving, *, ready: Callable[[str, str], Non
         server.before_exit = app.state.server.pulse.close
         with announced(runtime.home, url):
             ready(url, secret)
-            if dispatcher is not None:
+            for dispatcher in dispatchers:
                 dispatcher.start()
             try:
                 server.run(sockets=[listener])
             finally:
-                if dispatcher is not None:
+                for dispatcher in dispatchers:
                     dispatcher.stop()
 
 
 def _listen(host: str, port: int) -> socket.socket:
     try:
-        family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
+        family, kind, protocol, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        # With the protocol's number: only of sockets that say so does asyncio send small packets at once.
+        listener = socket.socket(family, kind, protocol)
     except (OSError, OverflowError, UnicodeError) as error:
         raise KitaruUsageError(f"{host}:{port} is no address to listen on: {error}", fix="kitaru server") from error
     try:

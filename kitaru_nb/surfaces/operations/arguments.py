@@ -8,6 +8,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, 
 
 from kitaru_nb.model import ExecutionStatus
 from kitaru_nb.promote.deployments import DEFAULT
+from kitaru_nb.promote.schedules import CatchUp
 
 ExecutionId = Annotated[
     str, Field(min_length=1, max_length=40, description="An execution's id, its beginning or end, or: latest.")
@@ -279,6 +280,52 @@ class Rollback(Arguments):
     flow: FlowName
     tag: Tag = DEFAULT
     to: Annotated[Version | None, Field(description="A version; else the one that the tag was on before.")] = None
+
+
+ScheduleName = Annotated[
+    str, Field(max_length=100, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", description="The schedule's name.")
+]
+
+
+class ListSchedules(Arguments):
+    """Which schedules."""
+
+    flow: Annotated[FlowName | None, Field(description="Only of this flow.")] = None
+    limit: Limit = 100
+    cursor: Cursor = None
+
+
+class OneSchedule(Arguments):
+    """Which schedule."""
+
+    name: ScheduleName
+
+
+class ScheduleHistory(OneSchedule):
+    """Whose history."""
+
+    limit: Limit = 100
+    cursor: Cursor = None
+
+
+class CreateSchedule(OneDeployment):
+    """What to start, when, and with what."""
+
+    cron: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=200,
+            description="Five fields: minute, hour, day of the month, month, day of the week; such as 0 7 * * 1-5.",
+        ),
+    ]
+    timezone: Annotated[str, Field(max_length=100, description="Where the hours are read: Europe/Berlin.")] = "UTC"
+    name: Annotated[ScheduleName | None, Field(description="The schedule's name; else the flow's.")] = None
+    inputs: Annotated[dict[str, Any], Field(description="Inputs by name, as its `parameters` say.")] = {}
+    stack: Annotated[StackName | None, Field(description="Where it runs; else where its deployment says.")] = None
+    catch_up: Annotated[
+        CatchUp, Field(description="Which of the times that came while no server ran are made up for.")
+    ] = "skip"
 
 
 class OneStack(Arguments):

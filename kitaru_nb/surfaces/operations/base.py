@@ -121,31 +121,6 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class StackView:
-    """A stack as others may see it.
-
-    Attributes:
-        runner: who starts workers; ``thread``: a thread of the process that starts a flow.
-        journal, store: URLs with ``${NAME}`` in place of passwords; None: those of the home.
-        environment: names of the variables of workers; values aren't told.
-        secrets: variable of workers → where its value is, never the value.
-        built_in: nobody created it.
-        used: flows run on it that name none.
-    """
-
-    name: str
-    runner: str
-    journal: str | None
-    store: str | None
-    inline_max_bytes: int | None
-    options: Mapping[str, Any]
-    environment: tuple[str, ...]
-    secrets: Mapping[str, str]
-    built_in: bool
-    used: bool
-
-
-@dataclass(frozen=True, slots=True)
 class Info:
     """Who is asking whom.
 

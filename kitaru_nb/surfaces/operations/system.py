@@ -11,7 +11,7 @@ from kitaru_nb.surfaces.operations.base import Caller, Change, Desk, Follow, Inf
 from kitaru_nb.surfaces.operations.paging import cut
 
 #: Groups of operations beside those on executions.
-FEATURES = ("deployments", "stacks")
+FEATURES = ("deployments", "schedules", "stacks")
 _NAME = 200
 _FAR = 2**62
 

@@ -7,8 +7,10 @@ from kitaru_nb.core.diff import ExecutionDiff
 from kitaru_nb.core.graph import ExecutionGraph
 from kitaru_nb.core.replay import ReplayPreview
 from kitaru_nb.model import Artifact, CheckpointCall, Deployment, DeploymentChange, Execution
+from kitaru_nb.promote.schedules import Schedule, ScheduleChange
+from kitaru_nb.stacks.views import StackView
 from kitaru_nb.surfaces.checkup import Check
-from kitaru_nb.surfaces.operations import actions, deployments, reads, stacks, system, waits
+from kitaru_nb.surfaces.operations import actions, deployments, reads, schedules, stacks, system, waits
 from kitaru_nb.surfaces.operations import arguments as a
 from kitaru_nb.surfaces.operations.base import (
     ArtifactDetail,
@@ -21,7 +23,6 @@ from kitaru_nb.surfaces.operations.base import (
     Operation,
     Page,
     Role,
-    StackView,
     Stats,
 )
 
@@ -170,11 +171,32 @@ OPERATIONS: tuple[Operation, ...] = (
         role=Role.ADMIN, destructive=True,
     ),
     Operation(
-        "stacks.list", "GET", "stacks", a.Nothing, Page[StackView], stacks.list_stacks, None,
+        "schedules.list", "GET", "schedules", a.ListSchedules, Page[Schedule], schedules.list_schedules,
+        "schedules.list", "List schedules: deployments that are started by the clock.",
+    ),
+    Operation(
+        "schedules.get", "GET", "schedules/{name}", a.OneSchedule, Schedule, schedules.get, "schedules.get",
+        "Read one schedule: what it starts, when it comes next, and what came of it last.",
+    ),
+    Operation(
+        "schedules.history", "GET", "schedules/{name}/history", a.ScheduleHistory, Page[ScheduleChange],
+        schedules.history, "schedules.history",
+        "Read who made and deleted a schedule, and what it started when, oldest first.",
+    ),
+    Operation(
+        "schedules.create", "POST", "schedules", a.CreateSchedule, Schedule, schedules.create, "schedules.create",
+        "Have a deployment started by the clock, as a cron expression says.", role=Role.WORK, idempotent=False,
+    ),
+    Operation(
+        "schedules.delete", "POST", "schedules/{name}/delete", a.OneSchedule, Schedule, schedules.delete,
+        "schedules.delete", "Have a deployment no longer started by the clock.", role=Role.WORK,
+    ),
+    Operation(
+        "stacks.list", "GET", "stacks", a.Nothing, Page[StackView], stacks.list_stacks, "stacks.list",
         "List the stacks: where flows run and keep their state.",
     ),
     Operation(
-        "stacks.get", "GET", "stacks/{name}", a.OneStack, StackView, stacks.get, None,
+        "stacks.get", "GET", "stacks/{name}", a.OneStack, StackView, stacks.get, "stacks.get",
         "Read one stack, without the values of variables.",
     ),
     Operation(

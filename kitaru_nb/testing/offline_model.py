@@ -1,8 +1,8 @@
 """A real language model that needs no key and no network, behind the API that agents already speak.
 
-`OfflineModel` serves OpenAI's Chat Completions on loopback, tools, structured output and streaming included, with the
-small model of `kitaru_nb.testing.language_model`. Every completion is counted, so that a resumed or replayed run can
-show what it did not pay for again. In a shell::
+`OfflineModel` serves OpenAI's Chat Completions and Anthropic's Messages on loopback, tools and streaming included, with
+the small model of `kitaru_nb.testing.language_model`. Every completion is counted, so that a resumed or replayed run
+can show what it did not pay for again. In a shell::
 
     python -m kitaru_nb.testing.offline_model --port 8080 --log calls.jsonl
     export OPENAI_BASE_URL=http://127.0.0.1:8080/v1 OPENAI_API_KEY=offline
@@ -27,6 +27,7 @@ from typing import Any
 
 from kitaru_nb.errors import KitaruError, KitaruStateError, KitaruUsageError
 from kitaru_nb.testing.language_model import MODEL_NAME, Engine, Generated, Plan, plan
+from kitaru_nb.testing.messages_api import MessageEvents, as_chat, message
 
 
 class OfflineModel:
@@ -164,9 +165,14 @@ class _Handler(BaseHTTPRequestHandler):
     """HTTP/1.0, one request for each connection: on loopback that costs nothing beside a completion's second."""
 
     server: _HTTPServer
+    streaming = False
+
+    @property
+    def _asked_path(self) -> str:
+        return self.path.partition("?")[0].removeprefix("/v1")
 
     def do_GET(self) -> None:
-        path = self.path.removeprefix("/v1")
+        path = self._asked_path
         if path == "/calls":
             self._send(self.server.ledger.totals())
         elif path == "/models":
@@ -175,19 +181,33 @@ class _Handler(BaseHTTPRequestHandler):
             self._not_found()
 
     def do_POST(self) -> None:
-        if self.path.removeprefix("/v1") != "/chat/completions":
+        answered = {"/chat/completions": self._complete, "/messages": self._write_message}.get(self._asked_path)
+        if answered is None:
             self._not_found()
             return
         try:
-            request = self._request()
-            asked = plan(request)
-            if request.get("stream"):
-                _Stream(self, request).run(asked)
-            else:
-                self._send(_completion(request, asked, self.server.write(asked)))
+            answered(self._request())
         except KitaruError as error:
             status = HTTPStatus.BAD_REQUEST if isinstance(error, KitaruUsageError) else HTTPStatus.BAD_GATEWAY
-            self._send_error(status, str(error))
+            if self.streaming:
+                self.send_event(_error(status, str(error)), "error")
+            else:
+                self._send(_error(status, str(error)), status)
+
+    def _complete(self, request: Mapping[str, Any]) -> None:
+        asked = plan(request)
+        if request.get("stream"):
+            _Stream(self, request).run(asked)
+        else:
+            self._send(_completion(request, asked, self.server.write(asked)))
+
+    def _write_message(self, request: Mapping[str, Any]) -> None:
+        asked = plan(as_chat(request))
+        if not request.get("stream"):
+            self._send(message(request, asked, self.server.write(asked)))
+            return
+        events = MessageEvents(request, asked, lambda kind, body: self.send_event(body, kind))
+        events.end(self.server.write(asked, None if asked.tool else events.text))
 
     def _request(self) -> Mapping[str, Any]:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -200,14 +220,11 @@ class _Handler(BaseHTTPRequestHandler):
         return request
 
     def _not_found(self) -> None:
-        self._send_error(
-            HTTPStatus.NOT_FOUND,
-            f"{self.command} {self.path} is not served; expected POST /v1/chat/completions, GET /v1/models or "
-            "GET /calls. The OpenAI Agents SDK asks for it with OpenAIChatCompletionsModel.",
+        said = (
+            f"{self.command} {self.path} is not served; expected POST /v1/chat/completions, POST /v1/messages, "
+            "GET /v1/models or GET /calls. The OpenAI Agents SDK asks for the first with OpenAIChatCompletionsModel."
         )
-
-    def _send_error(self, status: HTTPStatus, message: str) -> None:
-        self._send({"error": {"message": message, "type": "invalid_request_error", "code": status.value}}, status)
+        self._send(_error(HTTPStatus.NOT_FOUND, said), HTTPStatus.NOT_FOUND)
 
     def _send(self, value: Any, status: HTTPStatus = HTTPStatus.OK) -> None:
         body = json.dumps(value).encode()
@@ -216,6 +233,16 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.send_body(body)
+
+    def send_event(self, data: Mapping[str, Any], name: str | None = None) -> None:
+        """A server-sent event. Headers go out with the first, so that a refusal before it is still a 4xx."""
+        if not self.streaming:
+            self.streaming = True
+            self.send_response(HTTPStatus.OK)
+            self.send_header("Content-Type", "text/event-stream")
+            self.end_headers()
+        head = b"" if name is None else f"event: {name}\n".encode()
+        self.send_body(head + b"data: " + json.dumps(data).encode() + b"\n\n")
 
     def send_body(self, body: bytes) -> None:
         """Writes to the client, if it is still there."""
@@ -235,23 +262,14 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class _Stream:
-    """Server-sent events of one completion. Headers go out with the first event, so that a refusal is still a 4xx."""
+    """Server-sent events of one completion."""
 
     def __init__(self, handler: _Handler, request: Mapping[str, Any]) -> None:
         self._handler = handler
         self._head = _head(request, "chat.completion.chunk")
         self._with_usage = bool((request.get("stream_options") or {}).get("include_usage"))
-        self._open = False
 
     def run(self, asked: Plan) -> None:
-        try:
-            self._run(asked)
-        except KitaruError as error:
-            if not self._open:
-                raise
-            self._event({"error": {"message": str(error), "type": "server_error"}})
-
-    def _run(self, asked: Plan) -> None:
         answer = self._handler.server.write(asked, None if asked.tool else lambda text: self._delta({"content": text}))
         if asked.tool:
             self._delta({"tool_calls": [{"index": 0, **_tool_call(asked.tool, answer)}]})
@@ -264,12 +282,13 @@ class _Stream:
         self._event({"choices": [{"index": 0, "delta": {"role": "assistant", **delta}, "finish_reason": None}]})
 
     def _event(self, chunk: Mapping[str, Any]) -> None:
-        if not self._open:
-            self._open = True
-            self._handler.send_response(HTTPStatus.OK)
-            self._handler.send_header("Content-Type", "text/event-stream")
-            self._handler.end_headers()
-        self._handler.send_body(b"data: " + json.dumps({**self._head, **chunk}).encode() + b"\n\n")
+        self._handler.send_event({**self._head, **chunk})
+
+
+def _error(status: HTTPStatus, said: str) -> dict[str, Any]:
+    """In the shape of both interfaces."""
+    kind = "invalid_request_error" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "api_error"
+    return {"type": "error", "error": {"message": said, "type": kind, "code": status.value}}
 
 
 def _head(request: Mapping[str, Any], kind: str) -> dict[str, Any]:

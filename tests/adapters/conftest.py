@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from adapters.endpoint import RecordedEndpoint
+from kitaru_nb.testing.offline_model import OfflineModel
 
 
 @pytest.fixture(scope="session")
@@ -24,3 +25,10 @@ def endpoint(recorded_endpoint: RecordedEndpoint, monkeypatch: pytest.MonkeyPatc
     for name, value in recorded_endpoint.environment.items():
         monkeypatch.setenv(name, value)
     return recorded_endpoint
+
+
+@pytest.fixture(scope="session")
+def offline_model() -> Iterator[OfflineModel]:
+    """A small real language model, loaded once for all tests."""
+    with OfflineModel() as model:
+        yield model

@@ -27,7 +27,7 @@ FOLDER = Path(__file__).with_name("aimock")
 #: Tokens of each answer, in the words of all three interfaces.
 USAGE = {"prompt_tokens": 40, "completion_tokens": 7, "total_tokens": 47, "input_tokens": 40, "output_tokens": 7}
 
-_NOT_MODEL_CALLS = ("/recorded", "/__aimock", "/v1/models", "/health")
+_NOT_MODEL_CALLS = ("/recorded", "/__aimock", "/v1/models", "/health", "/api/hello")
 
 
 class RecordedEndpoint:

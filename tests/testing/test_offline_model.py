@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from anthropic import Anthropic
+from anthropic import BadRequestError as BadRequest
 from openai import BadRequestError, NotFoundError, OpenAI
 
 from kitaru_nb.errors import KitaruFeatureNotAvailableError, KitaruStateError, KitaruUsageError
@@ -229,6 +231,83 @@ def test_without_its_packages_the_install_lines_are_given(
         assert line in str(raised.value)
     assert main([]) == 1
     assert "pip install xllamacpp" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def claude(model: OfflineModel) -> Iterator[Anthropic]:
+    with Anthropic(base_url=model.base_url.removesuffix("/v1"), api_key="offline", max_retries=0) as connected:
+        yield connected
+
+
+def weather_tool() -> dict[str, Any]:
+    function = WEATHER["function"]
+    assert isinstance(function, dict)
+    return {
+        "name": function["name"],
+        "description": function["description"],
+        "input_schema": function["parameters"],
+    }
+
+
+def message(claude: Anthropic, *messages: dict[str, Any], **options: Any) -> Any:
+    body: dict[str, Any] = {"model": "small", "messages": messages, "max_tokens": 12} | options
+    return claude.messages.create(**body)
+
+
+def test_the_messages_interface_answers_with_the_same_text(client: OpenAI, claude: Anthropic) -> None:
+    ships = {"role": "user", "content": "Tell me about ships."}
+    chat = ask(client, {"role": "system", "content": "Be brief."}, ships)
+    answer = message(claude, ships | {"content": [{"type": "text", "text": ships["content"]}]}, system="Be brief.")
+    assert [block.text for block in answer.content] == [chat.choices[0].message.content]
+    assert answer.stop_reason == {"stop": "end_turn", "length": "max_tokens"}[chat.choices[0].finish_reason]
+    assert (answer.usage.input_tokens, answer.usage.output_tokens) == (
+        chat.usage.prompt_tokens,
+        chat.usage.completion_tokens,
+    )
+
+
+def test_the_messages_interface_calls_a_tool_once_and_then_answers_in_words(claude: Anthropic) -> None:
+    called = message(claude, QUESTION, tools=[weather_tool()])
+    [use] = called.content
+    assert (called.stop_reason, use.type, use.name) == ("tool_use", "tool_use", "get_weather")
+    assert use.input["unit"] in ("celsius", "fahrenheit")
+    told = {"type": "tool_result", "tool_use_id": use.id, "content": [{"type": "text", "text": "21 degrees, sunny."}]}
+    turns = [{"role": "assistant", "content": called.content}, {"role": "user", "content": [told]}]
+    [block] = message(claude, QUESTION, *turns, tools=[weather_tool()]).content
+    assert block.type == "text"
+    assert block.text
+
+
+@pytest.mark.parametrize("tools", [False, True], ids=["text", "tool"])
+def test_a_streamed_message_is_the_plain_one_in_pieces(claude: Anthropic, tools: bool) -> None:
+    options: dict[str, Any] = {"tools": [weather_tool()]} if tools else {}
+    plain = message(claude, QUESTION, **options)
+    with claude.messages.stream(model="small", messages=[QUESTION], max_tokens=12, **options) as stream:  # type: ignore[list-item]
+        pieces = list(stream.text_stream)
+        whole = stream.get_final_message()
+    unique = {"id", "content"}
+    assert whole.model_dump(exclude=unique) == plain.model_dump(exclude=unique)
+    if tools:
+        assert (pieces, whole.content[0].input) == ([], plain.content[0].input)
+    else:
+        assert "".join(pieces) == plain.content[0].text
+        assert len(pieces) > 1
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"messages": []}, "messages is \\[\\]; expected a list"),
+        ({"messages": [{"role": "user"}]}, "This is no Messages request: KeyError"),
+        ({"tool_choice": {"type": "tool", "name": "fly"}}, "tool_choice names 'fly'"),
+    ],
+    ids=["no-messages", "no-content", "unknown-tool"],
+)
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
+def test_a_refused_message_says_why(claude: Anthropic, options: dict[str, Any], said: str, stream: bool) -> None:
+    body: dict[str, Any] = {"model": "small", "messages": [QUESTION], "max_tokens": 12, "stream": stream} | options
+    with pytest.raises(BadRequest, match=said):
+        claude.messages.create(**body)
 
 
 def test_an_agent_of_the_openai_sdk_searches_once_and_answers(model: OfflineModel) -> None:

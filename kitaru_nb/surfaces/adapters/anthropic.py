@@ -39,11 +39,13 @@ from kitaru_nb.surfaces.adapters.base import (
     Recorded,
     block_on,
     in_flow,
+    next_place,
     perform,
     perform_async,
     perform_stream,
 )
-from kitaru_nb.surfaces.adapters.prices import cost_of
+from kitaru_nb.surfaces.adapters.plain import in_short
+from kitaru_nb.surfaces.adapters.prices import metered
 
 try:
     import anthropic
@@ -68,6 +70,10 @@ _KEPT_HEADERS = {"request-id": "_request_id", "anthropic-workspace-id": "_worksp
 
 #: Parts of a request that are inputs of their own; all else is ``settings``.
 _INPUTS = ("model", "system", "messages", "tools", "tool_choice")
+_NO_SETTINGS = (*_INPUTS, "stream")
+
+#: Settings that the SDK sends beside a request's own parameters.
+_SENT_BESIDE = ("extra_json", "params")
 
 #: Texts up to this length come from anywhere: they don't tell where an argument came from.
 _TELLS_NOTHING = 5
@@ -179,11 +185,11 @@ class _Request:
         self._name = name
         self._given = options
         self._body = _plain(options.get("body") or {})
-        self._settings = {key: value for key, value in self._body.items() if key not in (*_INPUTS, "stream")}
+        self._settings = {key: value for key, value in self._body.items() if key not in _NO_SETTINGS}
         self._operation: Operation[Any] | None = None
         self.headers: dict[str, str] = {}
         sending = dict(options.get("options") or {})
-        self._settings |= {key: _plain(sending[key]) for key in ("extra_json", "params") if sending.get(key)}
+        self._settings |= {key: _plain(sending[key]) for key in _SENT_BESIDE if sending.get(key)}
         sending.pop("post_parser", None)
         if headers := sending.get("headers"):
             sending["headers"] = {key: value for key, value in headers.items() if key.lower() != _RAW_HEADER}
@@ -200,12 +206,31 @@ class _Request:
             decode=self._decode,
             place=place,
             reads={"messages": _producers(self._body.get("messages", ()))},
+            take=self._take,
+            takes=(*inputs, "settings"),
         )
         return self._operation
 
+    def _take(self, values: Mapping[str, Any]) -> None:
+        """A replay wants another request."""
+        expected = {"messages": list, "tools": list, "settings": Mapping, "model": str}
+        for key, value in values.items():
+            if not isinstance(value, expected.get(key, object)):
+                raise KitaruUsageError(
+                    f"{key} of {self._name!r} is {value!r}; expected what messages.create() takes.",
+                    fix=f"overrides={{'arguments.{self._name}': {{{key!r}: ...}}}}",
+                )
+        given = {**values}
+        settings = given.pop("settings", self._settings)
+        for name in self._settings:
+            (self.options["options"] if name in _SENT_BESIDE else self._body).pop(name)
+        self._body |= given
+        for name, value in settings.items():
+            (self.options["options"] if name in _SENT_BESIDE else self._body)[name] = value
+
     def stream(self, source: Callable[[], AsyncIterator[Any]]) -> AsyncIterator[Any]:
         """The events of ``source`` as they come, or those that the recorded message makes."""
-        operation = self.operation(_place(self._name))
+        operation = self.operation(next_place(self._name))
         return perform_stream(operation, source, outcome=self._whole, again=self._pieces, last=_is_last)
 
     def value(self, message: Any) -> dict[str, Any]:
@@ -250,24 +275,15 @@ class _Request:
         usage = value.get("usage") or {}
         read, written = usage.get("cache_read_input_tokens") or 0, usage.get("cache_creation_input_tokens") or 0
         tokens_in, tokens_out = (usage.get("input_tokens") or 0) + read + written, usage.get("output_tokens") or 0
-        model = value.get("model") or self._body["model"]
-        cost = cost_of(
-            model,
+        metadata = metered(
+            value.get("model") or self._body["model"],
             input_tokens=tokens_in,
             output_tokens=tokens_out,
             cached_tokens=read,
             cache_write_tokens=written,
             provider="anthropic",
         )
-        metadata = {
-            "model": model,
-            "input_tokens": tokens_in,
-            "output_tokens": tokens_out,
-            "cached_tokens": read or None,
-            "cost": cost,
-            "stop_reason": value.get("stop_reason"),
-            "request_id": value.get("_request_id"),
-        }
+        metadata |= {"stop_reason": value.get("stop_reason"), "request_id": value.get("_request_id")}
         parts = (
             Part("response", dict(value), "response", preview=_in_short(value)),
             Part("prompt", self._body, "prompt"),
@@ -408,17 +424,6 @@ def _dict(value: Any) -> dict[str, Any]:
     return found
 
 
-def _place(name: str) -> int | None:
-    """Which request this is on the main line of the flow: a stream is read in tasks of its own, which have no line."""
-    frame = current.get()
-    if frame is None or not frame.strict or not frame.on_main_line():
-        return None
-    with frame.run.engine.lock:
-        place = frame.places[name]
-        frame.places[name] = place + 1
-    return place
-
-
 def _plain(value: Any) -> Any:
     """A part of a request as JSON, as the SDK would send it: what was left out is left out, files are base64."""
     if isinstance(value, BaseModel):
@@ -463,11 +468,6 @@ def _values(value: Any) -> Iterator[Any]:
 
 def _in_short(message: Mapping[str, Any]) -> str:
     """What lists show: the text, and the tools that are asked for."""
-    shown = []
-    for block in message.get("content", ()):
-        if block.get("type") == "text":
-            shown.append(block["text"])
-        elif "input" in block:
-            arguments = ", ".join(f"{key}={value!r}" for key, value in dict(block["input"]).items())
-            shown.append(f"→ {block.get('name')}({arguments})")
-    return "\n".join(shown)[:2000]
+    blocks = message.get("content", ())
+    said = " ".join(block["text"] for block in blocks if block.get("type") == "text")
+    return in_short(said, [(block.get("name", ""), block["input"]) for block in blocks if "input" in block])

@@ -29,7 +29,7 @@ class Approval:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One tool call that needs somebody's approval.
+    """What somebody is asked: whether a tool may be called, or what a graph or an agent wants to know.
 
     Attributes:
         name: of the wait; unique among those asked together.
@@ -74,24 +74,40 @@ async def ask_async(
     timeout: float | None = None,  # noqa: ASYNC109 (it ends the worker's polling, not this call)
 ) -> list[Answer]:
     """`ask` for asynchronous flows."""
+    answers = await answered(questions, Approval | bool, timeout=timeout)
+    return [
+        Answer(given, None, source) if isinstance(given, bool) else Answer(given.approve, given.message, source)
+        for given, source in answers
+    ]
+
+
+async def answered(
+    questions: Sequence[Question],
+    schema: Any,
+    *,
+    timeout: float | None = None,  # noqa: ASYNC109 (it ends the worker's polling, not this call)
+) -> list[tuple[Any, str]]:
+    """Ask all questions at once; each answer, and the wait (``wait:ID``) that gave it.
+
+    Args:
+        schema: type of the answers.
+
+    Raises: as `ask`.
+    """
     names = [question.name for question in questions]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise KitaruUsageError(
-            f"Two approvals were asked for at once under the name {twice!r}; expected a name for each.",
-            fix="leave name= away: then each is named after its tool call",
+            f"Two questions were asked at once under the name {twice!r}; expected a name for each.",
+            fix="leave name= away: then each has its own",
         )
+
+    async def answer(question: Question) -> tuple[Any, str]:
+        given = await wait_async(
+            question.name, question=question.text, schema=schema, timeout=timeout, metadata=question.metadata
+        )
+        # No other task runs between the answer and this line, so the last thing on the line is this wait.
+        return given, require_frame("A question").last[-1]
+
     if len(questions) == 1:
-        return [await _ask(questions[0], timeout)]
-    return list(await asyncio.gather(*(_ask(question, timeout) for question in questions)))
-
-
-async def _ask(question: Question, seconds: float | None) -> Answer:
-    schema: Any = Approval | bool
-    answer = await wait_async(
-        question.name, question=question.text, schema=schema, timeout=seconds, metadata=question.metadata
-    )
-    # No other task runs between the answer and this line, so the last thing on the line is this wait.
-    source = require_frame("An approval").last[-1]
-    if isinstance(answer, bool):
-        return Answer(answer, None, source)
-    return Answer(answer.approve, answer.message, source)
+        return [await answer(questions[0])]
+    return list(await asyncio.gather(*map(answer, questions)))

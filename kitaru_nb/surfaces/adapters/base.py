@@ -23,10 +23,10 @@ from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
-from kitaru_nb.core.checkpoint import parts_of, replace_inputs
 from kitaru_nb.core.context import Frame, current
 from kitaru_nb.core.engine import Call, Input
 from kitaru_nb.core.failures import recorded_failure
+from kitaru_nb.core.function_work import parts_of, replace_inputs
 from kitaru_nb.core.futures import background_loop, running_loop
 from kitaru_nb.core.retry import Retry
 from kitaru_nb.core.run import Run
@@ -87,7 +87,10 @@ class Operation(Generic[T]):
         held: whether a resumed run that asks for something else at this place stops.
         shown: input name → what people see instead of that input; identity doesn't change.
         reads: input name → call ids whose outputs are in it, where they were built into a larger value.
-        take: makes the body use other inputs, by name, as a replay may want; None: it can't.
+        take: makes the body use other inputs, by name, as a replay may want; None: it can't. Where ``shown`` has one of
+            these inputs, it brings that up to date.
+        takes: the inputs that ``take`` takes, where they are others than a tool's ``arguments``. Kept with the call, so
+            that a replay which wants anything else is refused before it begins.
         retry, timeout: as of `kitaru_nb.checkpoint`; ``timeout`` in seconds, for awaited operations.
     """
 
@@ -103,6 +106,7 @@ class Operation(Generic[T]):
     shown: Mapping[str, Any] = field(default_factory=dict)
     reads: Mapping[str, Sequence[str]] = field(default_factory=dict)
     take: Callable[[Mapping[str, Any]], None] | None = None
+    takes: Sequence[str] = ()
     retry: Retry = field(default_factory=Retry)
     timeout: float | None = None
     call_id: str | None = None
@@ -184,6 +188,18 @@ async def perform_stream(
         if not task.done():
             task.cancel()
             await asyncio.wait((task,))
+
+
+def next_place(name: str) -> int | None:
+    """Which operation of ``name`` is made now on the main line of its flow or checkpoint; None beside it. For those
+    that are performed in tasks of their own, which have no line."""
+    frame = current.get()
+    if frame is None or not frame.strict or not frame.on_main_line():
+        return None
+    with frame.run.engine.lock:
+        place = frame.places[name]
+        frame.places[name] = place + 1
+    return place
 
 
 @contextmanager
@@ -368,6 +384,9 @@ class _OperationWork(Generic[T]):
             )
         self.operation.take(values)
         replace_inputs(call, values)
+        for given in call.inputs:
+            if given.name in values:
+                given.value = self.operation.shown.get(given.name, given.value)
 
     def outputs(self, run: Run, call: Call, value: T) -> tuple[list[Artifact], Mapping[str, Any]]:
         """The parts as artifacts, and the metadata."""
@@ -376,7 +395,8 @@ class _OperationWork(Generic[T]):
         metadata = dict(recorded.metadata)
         if call.inside is not None:
             metadata = call.inside.metadata | metadata
-        return artifacts, {"metadata": metadata} if metadata else {}
+        more: dict[str, Any] = {"metadata": metadata} if metadata else {}
+        return artifacts, more | ({"takes": list(self.operation.takes)} if self.operation.takes else {})
 
     def _write(self, run: Run, call: Call, part: Part) -> Artifact:
         artifact = run.store.write(

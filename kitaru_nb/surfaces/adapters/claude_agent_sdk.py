@@ -16,17 +16,17 @@ in the journal while it happens (`kitaru_nb.surfaces.adapters.claude_sessions`),
 from __future__ import annotations
 
 import asyncio
-import copy
 import dataclasses
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from kitaru_nb.core.context import Frame, current
 from kitaru_nb.core.engine import digest
 from kitaru_nb.core.retry import Retry, as_retry
-from kitaru_nb.errors import KitaruFeatureNotAvailableError, KitaruUsageError, Paused
+from kitaru_nb.errors import KitaruFeatureNotAvailableError, KitaruUsageError
 from kitaru_nb.journal.fold import Outputs
+from kitaru_nb.model import Event
 from kitaru_nb.surfaces.adapters.approvals import Answer, Question, ask, ask_async
 from kitaru_nb.surfaces.adapters.base import Operation, Part, Recorded, block_on, perform_async
 from kitaru_nb.surfaces.adapters.claude_requests import (
@@ -36,18 +36,18 @@ from kitaru_nb.surfaces.adapters.claude_requests import (
     ClaudeRunResult,
     ClaudeUsage,
 )
-from kitaru_nb.surfaces.adapters.claude_sessions import JournalSessions, Place
+from kitaru_nb.surfaces.adapters.claude_sessions import JournalSessions, Known, Place
 
 try:
     import claude_agent_sdk as sdk
-    from mcp.types import CallToolRequestParams, CallToolResult
 except ImportError as error:
     raise KitaruFeatureNotAvailableError(
         "Claude's Agent SDK is not installed.", fix="pip install 'kitaru-nb[claude-agent]'"
     ) from error
 
-#: Under this name the SDK's subprocess tells an in-process MCP server which tool call a request belongs to.
-_TOOL_CALL = "claudecode/toolUseId"
+from kitaru_nb.surfaces.adapters.claude_guard import guarded
+from kitaru_nb.surfaces.adapters.claude_tools import TOOL_USE, Tools, in_process
+
 #: What an agent is told that was cut off between two calls.
 _GO_ON = "Continue from where you left off."
 #: Options that the runner sets itself.
@@ -103,7 +103,7 @@ class KitaruClaudeRunner:
         self.approve = frozenset(approve)
         self._retry = as_retry(retries)
         self._timeout = timeout
-        self._tool_retry = as_retry(tool_retries)
+        self.tool_retry = as_retry(tool_retries)
 
     def __repr__(self) -> str:
         return f"<KitaruClaudeRunner {self.name}>"
@@ -117,7 +117,7 @@ class KitaruClaudeRunner:
         """
         request = request if isinstance(request, ClaudeRunRequest) else ClaudeRunRequest.start(request)
         segment = _Segment(self, request)
-        return await perform_async(self._operation(request), segment.run)
+        return await perform_async(self._operation(segment), segment.run)
 
     def run_sync(self, request: ClaudeRunRequest | str) -> ClaudeRunResult:
         """`run` for synchronous code, also where a loop runs in this thread (notebooks, servers)."""
@@ -158,7 +158,8 @@ class KitaruClaudeRunner:
             questions.append(Question(name or f"{self.name}:{item.call_id}", text, metadata))
         return questions
 
-    def _operation(self, request: ClaudeRunRequest) -> Operation[ClaudeRunResult]:
+    def _operation(self, segment: _Segment) -> Operation[ClaudeRunResult]:
+        request = segment.request
         inputs: dict[str, Any] = {"prompt": request.prompt} if request.session is None else {}
         reads: dict[str, list[str]] = {}
         if (session := request.session) is not None:
@@ -171,7 +172,9 @@ class KitaruClaudeRunner:
             self.name,
             "agent_run",
             inputs,
-            encode=lambda result: _kept(request, result),
+            encode=lambda result: _kept(segment.request, result),
+            take=segment.take,
+            takes=("prompt",) if "prompt" in inputs else (),
             code=digest(json.dumps({n: getattr(self.options, n, None) for n in _AGENT}, default=repr, sort_keys=True)),
             shown={"session": session.session_id} if session is not None else {},
             reads=reads,
@@ -188,10 +191,14 @@ class _Segment:
         self.request = request
         self.decisions = {decision.call_id: decision for decision in request.decisions}
 
+    def take(self, values: Mapping[str, Any]) -> None:
+        """A replay wants another prompt."""
+        self.request = ClaudeRunRequest.start(values["prompt"], session=self.request.session)
+
     async def run(self) -> ClaudeRunResult:
         """Run it; in a flow, on the session that the journal has."""
         frame = current.get()
-        sessions = None if frame is None else _sessions(frame, self.request)
+        sessions = None if frame is None else _sessions(self.runner, frame, self.request)
         options = self._options(frame, sessions)
         over = asyncio.Event()
         ended: sdk.ResultMessage | None = None
@@ -211,7 +218,7 @@ class _Segment:
         return self._result(ended, frame, sessions)
 
     def _prompt(self, sessions: JournalSessions | None, over: asyncio.Event) -> str | AsyncIterator[dict[str, Any]]:
-        if sessions is not None and sessions.interrupted:
+        if sessions is not None and sessions.resumes:
             return _silence(over) if sessions.pending else _GO_ON
         return _silence(over) if self.request.prompt is None else self.request.prompt
 
@@ -222,11 +229,14 @@ class _Segment:
             changes["resume"] = request.session.session_id
         if frame is not None and sessions is not None:
             changes |= {"session_store": sessions, "session_store_flush": "eager"}
-            if sessions.interrupted:
+            changes |= guarded(given, frame.run.runtime.home)
+            if sessions.resumes:
                 changes["resume"] = sessions.session_id
             if isinstance(given.mcp_servers, Mapping):
+                runner = self.runner
+                tools = Tools(frame, sessions, runner.tool_retry, runner.approve, frozenset(self.decisions))
                 servers = given.mcp_servers.items()
-                changes["mcp_servers"] = {name: self._durable(name, server, frame) for name, server in servers}
+                changes["mcp_servers"] = {name: tools.durable(name, server) for name, server in servers}
         return dataclasses.replace(given, **changes)
 
     # approvals
@@ -261,24 +271,6 @@ class _Segment:
             return _permission("allow", decision.message or "A person approved this call.")
         return _permission("deny", decision.message or "A person rejected this call.")
 
-    # tools
-
-    def _durable(self, name: str, server: Any, frame: Frame) -> Any:
-        """An in-process MCP server whose tool calls are checkpoints; others as they are."""
-        if server.get("type") != "sdk":
-            return server
-        instance = copy.copy(server["instance"])
-        if not hasattr(instance, "get_request_handler"):
-            raise KitaruFeatureNotAvailableError(
-                f"The MCP server {name!r} was made with a version of the mcp package that is too old.",
-                fix="pip install 'mcp>=2'",
-            )
-        instance._request_handlers = dict(instance._request_handlers)
-        if (entry := instance.get_request_handler("tools/call")) is not None:
-            perform = _Tools(self.runner, name, entry.handler, frozenset(self.decisions), frame)
-            instance.add_request_handler("tools/call", CallToolRequestParams, perform)
-        return {**server, "instance": instance}
-
     # outcome
 
     def _result(
@@ -293,8 +285,8 @@ class _Segment:
         before = session.cost_total_usd or 0.0 if session is not None else 0.0
         deferred = ended.deferred_tool_use
         places: tuple[Place, ...] = () if session is None else session.places
-        if frame is not None:
-            places = (*places, (frame.run.exec_id, frame.call_id))
+        if frame is not None and sessions is not None:
+            places = (*sessions.places, (frame.run.exec_id, frame.call_id))
         return ClaudeRunResult(
             status="completed" if deferred is None else "interrupted",
             runner=runner.name,
@@ -316,82 +308,45 @@ class _Segment:
         )
 
 
-class _Tools:
-    """The tools of one in-process MCP server: each call is a checkpoint inside that of the run."""
-
-    def __init__(
-        self, runner: KitaruClaudeRunner, server: str, handler: Any, decided: frozenset[str], frame: Frame
-    ) -> None:
-        self._runner = runner
-        self._server = server
-        self._handler = handler
-        self._decided = decided
-        self._frame = frame
-
-    async def __call__(self, context: Any, params: CallToolRequestParams) -> CallToolResult:
-        call_id = str((params.meta or {}).get(_TOOL_CALL, ""))
-        if f"mcp__{self._server}__{params.name}" in self._runner.approve and call_id not in self._decided:
-            return _refusal(f"{params.name} needs a person's approval, and this call has none. Call it by itself.")
-
-        async def body() -> dict[str, Any]:
-            returned = await self._handler(context, params)
-            outcome: dict[str, Any] = returned.model_dump(mode="json", by_alias=True, exclude_none=True)
-            if outcome.get("isError"):
-                raise ClaudeToolError(_text_of(outcome) or f"{params.name} failed", outcome)
-            return outcome
-
-        def kept(outcome: dict[str, Any]) -> Recorded:
-            return Recorded((Part("result", outcome, preview=_text_of(outcome)),), {"tool_use": call_id})
-
-        operation: Operation[dict[str, Any]] = Operation(
-            params.name,
-            "tool_call",
-            {"arguments": params.arguments or {}},
-            encode=kept,
-            decode=lambda value: value if isinstance(value, dict) else _as_result(value),
-            identity=call_id or None,
-            retry=self._runner._tool_retry,
-        )
-        token = current.set(self._frame)
-        try:
-            outcome = await perform_async(operation, body)
-        except ClaudeToolError as error:
-            outcome = error.outcome
-        except Paused:
-            # The run lets go. No answer: the agent must not believe that the call has failed.
-            await asyncio.Event().wait()
-            raise
-        finally:
-            current.reset(token)
-        return CallToolResult.model_validate(outcome)
-
-
 class ClaudeRunError(RuntimeError):
     """The agent ended with an error, after the attempts that the SDK makes by itself."""
 
 
-class ClaudeToolError(RuntimeError):
-    """A tool failed, or said that its result is an error. The agent is told; it doesn't end the run."""
-
-    def __init__(self, message: str, outcome: dict[str, Any]) -> None:
-        super().__init__(message)
-        self.outcome = outcome
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (str(self), self.outcome)
-
-
-def _sessions(frame: Frame, request: ClaudeRunRequest) -> JournalSessions:
+def _sessions(runner: KitaruClaudeRunner, frame: Frame, request: ClaudeRunRequest) -> JournalSessions:
     """The session store of the run whose checkpoint is ``frame``."""
-    run = frame.run
-    outcomes: dict[str, Any] = {}
-    for event in list(run.engine.completed.values()):
-        tool_use = event.body.get("metadata", {}).get("tool_use")
-        if tool_use and event.body.get("parent") == frame.call_id:
-            recorded = run.store.read(Outputs(event)[0])
-            outcomes[tool_use] = {"content": recorded.get("content", [])}
+    run, plan = frame.run, frame.run.engine.plan
+    servers = runner.options.mcp_servers if isinstance(runner.options.mcp_servers, Mapping) else {}
+    ours = tuple(f"mcp__{name}__" for name, server in servers.items() if in_process(server))
+    outcomes = {
+        tool_use: {"content": run.store.read(Outputs(event)[0]).get("content", [])}
+        for tool_use, event in _tool_calls(list(run.engine.completed.values()), frame.call_id)
+    }
     places = () if request.session is None else request.session.places
-    return JournalSessions(run, frame.call_id, places, outcomes)
+    donor = plan.donors.get(frame.call_id) if plan is not None and frame.call_id in plan.entered else None
+    chosen: set[str] = set()
+    if plan is not None and donor is not None:
+        # A replay begins with tool calls inside this run: it goes on in the session as it was then.
+        places = run.store.read(Outputs(donor)[0]).places
+        made = [(tool_use, event.key) for tool_use, event in _tool_calls(plan.donors.values(), frame.call_id)]
+        chosen = {tool_use for tool_use, call_id in made if call_id in plan.rerun}
+        if given := {tool_use for tool_use, call_id in made if call_id in (*plan.overrides, *plan.arguments)}:
+            chosen = given
+        if len(given) > 1:
+            raise KitaruUsageError(
+                f"{len(given)} calls inside one run of {runner.name!r} were given another outcome or other arguments; "
+                "expected one: after it the agent decides anew what it calls.",
+                fix="replay with the first, then replay the new execution with the next",
+            )
+    known = Known(outcomes, lambda tool: tool.startswith(ours), frozenset(chosen))
+    return JournalSessions(run, frame.call_id, places, known)
+
+
+def _tool_calls(events: Iterable[Event], parent: str) -> Iterator[tuple[str, Event]]:
+    """(the SDK's id, event) of the tool calls that were made inside a call."""
+    for event in events:
+        tool_use = event.body.get("metadata", {}).get(TOOL_USE)
+        if tool_use and event.body.get("parent") == parent:
+            yield tool_use, event
 
 
 async def _silence(over: asyncio.Event) -> AsyncIterator[dict[str, Any]]:
@@ -404,19 +359,6 @@ async def _silence(over: asyncio.Event) -> AsyncIterator[dict[str, Any]]:
 def _permission(decision: str, reason: str) -> dict[str, Any]:
     said = {"hookEventName": "PreToolUse", "permissionDecision": decision, "permissionDecisionReason": reason}
     return {"hookSpecificOutput": said}
-
-
-def _refusal(text: str) -> CallToolResult:
-    return CallToolResult.model_validate({"content": [{"type": "text", "text": text}], "isError": True})
-
-
-def _as_result(value: Any) -> dict[str, Any]:
-    """An overridden outcome, given as plain text or any JSON, as a tool's result."""
-    return {"content": [{"type": "text", "text": value if isinstance(value, str) else json.dumps(value)}]}
-
-
-def _text_of(outcome: Mapping[str, Any]) -> str:
-    return " ".join(str(block.get("text", block["type"])) for block in outcome.get("content", ()))
 
 
 def _kept(request: ClaudeRunRequest, result: ClaudeRunResult) -> Recorded:

@@ -28,7 +28,7 @@ except ImportError as error:
 
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, ToolCallChunk, ToolMessage, message_to_dict
 from langchain_core.messages import messages_from_dict as from_dicts
-from langchain_core.messages.utils import message_chunk_to_message
+from langchain_core.messages.utils import convert_to_messages, message_chunk_to_message
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.tools import BaseTool
 from langgraph.errors import GraphBubbleUp
@@ -46,7 +46,8 @@ from kitaru_nb.surfaces.adapters.base import (
     perform_stream,
 )
 from kitaru_nb.surfaces.adapters.langgraph_nodes import Unfinished, projected
-from kitaru_nb.surfaces.adapters.prices import cost_of
+from kitaru_nb.surfaces.adapters.plain import in_short
+from kitaru_nb.surfaces.adapters.prices import metered
 
 __all__ = ["durable_chat_model", "durable_tool"]
 
@@ -57,7 +58,6 @@ T = TypeVar("T", bound=BaseTool)
 _results: WeakKeyDictionary[Run, dict[str, str]] = WeakKeyDictionary()
 
 _SECRET_OR_LOCAL = ("extra_headers", "timeout", "run_manager")
-_PREVIEW = 200
 
 
 def durable_chat_model(model: M, *, name: str = "model") -> M:
@@ -129,11 +129,13 @@ class Generates:
         if _asking.get() or not in_flow():
             return ask(messages, stop, run_manager, **options)  # type: ignore[no-any-return]
 
+        request = Request(self, messages, stop, options)
+
         def body() -> Mapping[str, Any]:
             with _asked():
-                return _outcome(ask(messages, stop, run_manager, **options))
+                return _outcome(ask(request.messages, request.stop, run_manager, **request.options))
 
-        return _result(perform(_request(self, messages, stop, options), body))
+        return _result(perform(request.operation(), body))
 
 
 class GeneratesAsync:
@@ -144,11 +146,13 @@ class GeneratesAsync:
         if _asking.get() or not in_flow():
             return await ask(messages, stop, run_manager, **options)  # type: ignore[no-any-return]
 
+        request = Request(self, messages, stop, options)
+
         async def body() -> Mapping[str, Any]:
             with _asked():
-                return _outcome(await ask(messages, stop, run_manager, **options))
+                return _outcome(await ask(request.messages, request.stop, run_manager, **request.options))
 
-        return _result(await perform_async(_request(self, messages, stop, options), body))
+        return _result(await perform_async(request.operation(), body))
 
 
 class Streams:
@@ -163,13 +167,14 @@ class Streams:
             yield from ask(messages, stop, **options)
             return
         chunks: list[ChatGenerationChunk] = []
+        request = Request(self, messages, stop, options)
 
         def body() -> Mapping[str, Any]:
             with _asked():
-                chunks[:] = ask(messages, stop, **options)
+                chunks[:] = ask(request.messages, request.stop, **request.options)
             return _merged(chunks)
 
-        recorded = perform(_request(self, messages, stop, options), body)
+        recorded = perform(request.operation(), body)
         yield from chunks or [_chunk(recorded)]
 
 
@@ -185,14 +190,16 @@ class StreamsAsync:
                 yield chunk
             return
 
+        request = Request(self, messages, stop, options)
+
         async def source() -> AsyncIterator[ChatGenerationChunk | None]:
             with _asked():
-                async for chunk in ask(messages, stop, **options):
+                async for chunk in ask(request.messages, request.stop, **request.options):
                     yield chunk
             yield None
 
         events = perform_stream(
-            _request(self, messages, stop, options),
+            request.operation(),
             source,
             outcome=lambda events: _merged([event for event in events if event is not None]),
             again=lambda recorded: [_chunk(recorded)],
@@ -212,30 +219,62 @@ WAYS: Mapping[str, type] = {
 }
 
 
-def _request(model: Any, messages: Sequence[BaseMessage], stop: Any, options: Mapping[str, Any]) -> Operation[Any]:
-    frame = current.get()
-    results = _results.get(frame.run, {}) if frame is not None else {}
-    shown = [m.tool_call_id for m in messages if isinstance(m, ToolMessage)]
-    prompt = [message_to_dict(message) for message in messages]
+class Request:
+    """One request to a chat model."""
 
-    def encode(recorded: Mapping[str, Any]) -> Recorded:
-        message = from_dicts([dict(recorded["message"])])[0]
-        said = Part("response", recorded, "response", preview=_said(message))
-        return Recorded((said, Part("prompt", prompt, "prompt")), _metadata(model, message))
+    def __init__(self, model: Any, messages: Sequence[BaseMessage], stop: Any, options: Mapping[str, Any]) -> None:
+        self.model = model
+        self.messages = list(messages)
+        self.stop = stop
+        self.options = options
 
-    return Operation(
-        model.kitaru_name,
-        "model_call",
-        {
-            "messages": projected(list(messages)),
-            "options": {key: value for key, value in options.items() if key not in _SECRET_OR_LOCAL},
-            "stop": stop,
-            "model": _model_name(model),
-        },
-        encode=encode,
-        decode=_given,
-        reads={"messages": [results[call_id] for call_id in shown if call_id in results]},
-    )
+    def operation(self) -> Operation[Any]:
+        """The request as a checkpoint."""
+        frame = current.get()
+        results = _results.get(frame.run, {}) if frame is not None else {}
+        shown = [m.tool_call_id for m in self.messages if isinstance(m, ToolMessage)]
+        return Operation(
+            self.model.kitaru_name,
+            "model_call",
+            {
+                "messages": projected(self.messages),
+                "options": {key: value for key, value in self.options.items() if key not in _SECRET_OR_LOCAL},
+                "stop": self.stop,
+                "model": _model_name(self.model),
+            },
+            encode=self._encode,
+            decode=_given,
+            reads={"messages": [results[call_id] for call_id in shown if call_id in results]},
+            take=self._take,
+            takes=("messages", "options", "stop"),
+        )
+
+    def _encode(self, recorded: Mapping[str, Any]) -> Recorded:
+        message: Any = from_dicts([dict(recorded["message"])])[0]
+        said = Part(
+            "response",
+            recorded,
+            "response",
+            preview=in_short(str(message.text), [(c["name"], c["args"]) for c in message.tool_calls]),
+        )
+        prompt = Part("prompt", [message_to_dict(asked) for asked in self.messages], "prompt")
+        return Recorded((said, prompt), _metadata(self.model, message))
+
+    def _take(self, values: Mapping[str, Any]) -> None:
+        """A replay wants another request."""
+        name = self.model.kitaru_name
+        try:
+            self.messages = convert_to_messages(values.get("messages", self.messages))
+        except (ValueError, TypeError, NotImplementedError) as error:
+            raise KitaruUsageError(
+                f"The messages of {name!r} can't be {values['messages']!r}: {error}",
+                fix=f"overrides={{'arguments.{name}': {{'messages': [{{'role': 'user', 'content': '...'}}]}}}}",
+            ) from error
+        options = values.get("options", {})
+        if not isinstance(options, Mapping):
+            raise KitaruUsageError(f"The options of {name!r} are {options!r}; expected a mapping.")
+        self.options = {**self.options, **options}
+        self.stop = values.get("stop", self.stop)
 
 
 def _model_name(model: Any) -> str:
@@ -285,20 +324,10 @@ def _chunk(recorded: Mapping[str, Any]) -> ChatGenerationChunk:
 def _metadata(model: Any, message: Any) -> dict[str, Any]:
     usage = getattr(message, "usage_metadata", None) or {}
     name = message.response_metadata.get("model_name") or _model_name(model)
-    metadata = {"model": name}
-    if usage:
-        tokens = {"input_tokens": usage["input_tokens"], "output_tokens": usage["output_tokens"]}
-        cached = (usage.get("input_token_details") or {}).get("cache_read", 0)
-        metadata |= tokens
-        cost = cost_of(name, **tokens, cached_tokens=cached)
-        if cost is not None:
-            metadata["cost"] = cost
-    return metadata
-
-
-def _said(message: Any) -> str:
-    calls = [f"→ {c['name']}({', '.join(f'{k}={v!r}' for k, v in c['args'].items())})" for c in message.tool_calls]
-    return (str(message.text) or " ".join(calls))[:_PREVIEW]
+    cached = (usage.get("input_token_details") or {}).get("cache_read", 0)
+    return metered(
+        name, input_tokens=usage.get("input_tokens"), output_tokens=usage.get("output_tokens"), cached_tokens=cached
+    )
 
 
 class DurableTool:
@@ -307,48 +336,78 @@ class DurableTool:
     def run(self, tool_input: Any, *args: Any, tool_call_id: str | None = None, **options: Any) -> Any:
         """Run the tool once for each call."""
         call: Any = super().run  # type: ignore[misc]
-        operation = _tool_call(self, tool_input, tool_call_id)
+        made = ToolCall(self, tool_input, tool_call_id)
 
         def body() -> Any:
             try:
-                return _kept(call(tool_input, *args, tool_call_id=tool_call_id, **options))
+                return _kept(call(made.given, *args, tool_call_id=tool_call_id, **options))
             except GraphBubbleUp as signal:
                 raise Unfinished(signal) from signal
 
         try:
-            return _shown(self, operation, perform(operation, body), tool_call_id)
+            return made.shown(perform(made.operation, body))
         except Unfinished as unfinished:
             raise unfinished.signal from None
 
     async def arun(self, tool_input: Any, *args: Any, tool_call_id: str | None = None, **options: Any) -> Any:
         """Run the tool once for each call."""
         call: Any = super().arun  # type: ignore[misc]
-        operation = _tool_call(self, tool_input, tool_call_id)
+        made = ToolCall(self, tool_input, tool_call_id)
 
         async def body() -> Any:
             try:
-                return _kept(await call(tool_input, *args, tool_call_id=tool_call_id, **options))
+                return _kept(await call(made.given, *args, tool_call_id=tool_call_id, **options))
             except GraphBubbleUp as signal:
                 raise Unfinished(signal) from signal
 
         try:
-            return _shown(self, operation, await perform_async(operation, body), tool_call_id)
+            return made.shown(await perform_async(made.operation, body))
         except Unfinished as unfinished:
             raise unfinished.signal from None
 
 
-def _tool_call(tool: Any, arguments: Any, tool_call_id: str | None) -> Operation[Any]:
-    function = getattr(tool, "func", None) or getattr(tool, "coroutine", None)
-    injected: frozenset[str] = getattr(tool, "_injected_args_keys", frozenset())
-    if isinstance(arguments, Mapping):
-        arguments = {key: value for key, value in arguments.items() if key not in injected}
-    return Operation(
-        tool.name,
-        "tool_call",
-        {"arguments": arguments},
-        identity=tool_call_id,
-        code=checkpoint(function).code if callable(function) else None,
-    )
+class ToolCall:
+    """One call of a tool.
+
+    Attributes:
+        given: what the tool runs with: the model's arguments, and what LangGraph adds (state, store …).
+    """
+
+    def __init__(self, tool: Any, given: Any, tool_call_id: str | None) -> None:
+        self._tool = tool
+        self._tool_call_id = tool_call_id
+        self.given = given
+        injected: frozenset[str] = getattr(tool, "_injected_args_keys", frozenset())
+        arguments = given
+        self._injected: Mapping[str, Any] = {}
+        if isinstance(given, Mapping):
+            arguments = {key: value for key, value in given.items() if key not in injected}
+            self._injected = {key: value for key, value in given.items() if key in injected}
+        function = getattr(tool, "func", None) or getattr(tool, "coroutine", None)
+        self.operation: Operation[Any] = Operation(
+            tool.name,
+            "tool_call",
+            {"arguments": arguments},
+            identity=tool_call_id,
+            code=checkpoint(function).code if callable(function) else None,
+            take=self._take,
+        )
+
+    def _take(self, values: Mapping[str, Any]) -> None:
+        """A replay wants other arguments."""
+        arguments = values["arguments"]
+        self.given = arguments if isinstance(arguments, str) else {**arguments, **self._injected}
+
+    def shown(self, value: Any) -> Any:
+        """What the agent is shown of a result: where it gave the call an id, a message."""
+        call_id, frame = self._tool_call_id, current.get()
+        if call_id is None:
+            return value
+        if frame is not None and self.operation.call_id is not None:
+            _results.setdefault(frame.run, {})[call_id] = self.operation.call_id
+        if not isinstance(value, str | list):
+            return value
+        return ToolMessage(value, tool_call_id=call_id, name=self._tool.name)
 
 
 def _kept(result: Any) -> Any:
@@ -356,18 +415,3 @@ def _kept(result: Any) -> Any:
     if isinstance(result, ToolMessage) and result.status == "success" and result.artifact is None:
         return result.content
     return result
-
-
-def _shown(tool: Any, operation: Operation[Any], value: Any, tool_call_id: str | None) -> Any:
-    frame = current.get()
-    if tool_call_id is None or frame is None:
-        return (
-            value if tool_call_id is None or not isinstance(value, str | list) else _message(tool, value, tool_call_id)
-        )
-    if operation.call_id is not None:
-        _results.setdefault(frame.run, {})[tool_call_id] = operation.call_id
-    return _message(tool, value, tool_call_id) if isinstance(value, str | list) else value
-
-
-def _message(tool: Any, content: Any, tool_call_id: str) -> ToolMessage:
-    return ToolMessage(content, tool_call_id=tool_call_id, name=tool.name)

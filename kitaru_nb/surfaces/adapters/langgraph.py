@@ -15,7 +15,6 @@ and needs no checkpointer: between interrupt and answer the thread's state is pa
 
 from __future__ import annotations
 
-import asyncio
 import json
 import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -38,7 +37,7 @@ from langgraph.types import Command, StateSnapshot
 
 from kitaru_nb.core.context import Frame, current, require_frame
 from kitaru_nb.core.engine import digest
-from kitaru_nb.core.wait import wait_async
+from kitaru_nb.surfaces.adapters.approvals import Question, answered
 from kitaru_nb.surfaces.adapters.base import (
     Operation,
     Part,
@@ -216,6 +215,10 @@ class GraphRun:
         self.context = context
         self._given: Any = config or {}
 
+    def _take(self, values: Mapping[str, Any]) -> None:
+        """A replay wants another input."""
+        self.request = replace(self.request, input=values["input"])
+
     def operation(self) -> Operation[LangGraphRunResult]:
         """The run as a checkpoint."""
         request, thread = self.request, self.request.thread
@@ -238,6 +241,8 @@ class GraphRun:
             encode=lambda result: Recorded((Part("output", result, preview=str(result.output)[:200]),)),
             decode=self._decoded,
             reads=reads,
+            take=self._take,
+            takes=("input",) if "input" in inputs else (),
             code=graph_code(self.runner.graph),
         )
 
@@ -374,7 +379,7 @@ async def wait_for_interrupts_async(
     timeout: float | None = None,  # noqa: ASYNC109 (it ends the worker's polling, not this call)
 ) -> LangGraphRunRequest:
     """`wait_for_interrupts` for asynchronous flows."""
-    frame = require_frame("wait_for_interrupts()")
+    require_frame("wait_for_interrupts()")
     _check_interrupted(result, "wait_for_interrupts()")
     if not result.interrupts:
         raise KitaruUsageError(
@@ -383,16 +388,14 @@ async def wait_for_interrupts_async(
         )
     name = name or result.runner
 
-    async def answer(number: int, interrupt: LangGraphInterrupt) -> tuple[Any, str]:
+    def question(number: int, interrupt: LangGraphInterrupt) -> Question:
         own = name if len(result.interrupts) == 1 else f"{name}:{number}"
         value = interrupt.value
-        question = value if isinstance(value, str) else json.dumps(_plain(value), ensure_ascii=False)
-        metadata = {"runner": result.runner, "next": list(result.next), "value": _plain(value)}
-        given = await wait_async(own, question=question, schema=schema, timeout=timeout, metadata=metadata)
-        # No other task runs between the answer and this line, so the last thing on the line is this wait.
-        return given, frame.last[-1]
+        text = value if isinstance(value, str) else json.dumps(_plain(value), ensure_ascii=False)
+        return Question(own, text, {"runner": result.runner, "next": list(result.next), "value": _plain(value)})
 
-    answers = await asyncio.gather(*(answer(n, i) for n, i in enumerate(result.interrupts, 1)))
+    questions = [question(number, interrupt) for number, interrupt in enumerate(result.interrupts, 1)]
+    answers = await answered(questions, schema, timeout=timeout)
     given = {i.id: value for i, (value, _) in zip(result.interrupts, answers, strict=True)}
     return LangGraphRunRequest(None, given, result.thread, [source for _, source in answers])
 

@@ -18,7 +18,7 @@ from typing import Any
 from kitaru_nb.config import load_tables
 from kitaru_nb.errors import KitaruFeatureNotAvailableError, KitaruRuntimeError, KitaruUsageError
 from kitaru_nb.surfaces.adapters.base import Operation, Part, Recorded, block_on, perform_async
-from kitaru_nb.surfaces.adapters.prices import cost_of
+from kitaru_nb.surfaces.adapters.prices import metered
 
 PROVIDERS = ("openai", "anthropic")
 
@@ -28,6 +28,7 @@ DEFAULT_ALIAS = "default"
 #: What Anthropic's interface is told where ``max_tokens`` is left out; it demands a number.
 DEFAULT_MAX_TOKENS = 4096
 
+_SETTINGS = ("temperature", "max_tokens")
 _ROLES = ("system", "developer", "user", "assistant")
 
 Show = Callable[[str], None]
@@ -90,9 +91,8 @@ def llm(
         KitaruUsageError: arguments that can't be, an unknown alias, or no key for the provider. Nothing was asked.
         KitaruFeatureNotAvailableError: the provider's package isn't installed.
     """
-    asked = check(prompt, model, system, temperature, max_tokens)
-    show = _printer(stream)
-    return block_on(lambda: _ask(asked, name, show), instead="await llm_async(...)")
+    call = Request(check(prompt, model, system, temperature, max_tokens), name, stream)
+    return block_on(call.answer, instead="await llm_async(...)")
 
 
 async def llm_async(
@@ -106,7 +106,7 @@ async def llm_async(
     stream: bool | None = None,
 ) -> str:
     """`llm`, awaited: several may be asked at once with ``asyncio.gather``."""
-    return await _ask(check(prompt, model, system, temperature, max_tokens), name, _printer(stream))
+    return await Request(check(prompt, model, system, temperature, max_tokens), name, stream).answer()
 
 
 def check(
@@ -193,42 +193,65 @@ def _in_notebook() -> bool:
     return hasattr(shell, "kernel")
 
 
-async def _ask(asked: Asked, name: str | None, show: Show | None) -> str:
-    operation = Operation(
-        name or "llm",
-        "model_call",
-        {"model": f"{asked.provider}:{asked.model}", "messages": list(asked.messages), "settings": asked.settings},
-        encode=lambda completion: _encode(asked, completion, time.monotonic() - began),
-        decode=lambda text: Completion(str(text)),
-    )
-    began = time.monotonic()
-    ask = _ask_anthropic if asked.provider == "anthropic" else _ask_openai
-    completion = await perform_async(operation, lambda: ask(asked, show))
-    return completion.text
+class Request:
+    """One call of `llm`: a request that was checked, and how it is asked and kept."""
+
+    def __init__(self, asked: Asked, name: str | None, stream: bool | None) -> None:
+        self.asked = asked
+        self._name = name or "llm"
+        self._show = _printer(stream)
+        self._began = time.monotonic()
+
+    async def answer(self) -> str:
+        """The model's text; inside a flow from the record, when it was asked before."""
+        asked = self.asked
+        inputs = {"model": f"{asked.provider}:{asked.model}", "messages": list(asked.messages)}
+        operation = Operation(
+            self._name,
+            "model_call",
+            inputs | {"settings": asked.settings},
+            encode=lambda completion: _encode(self.asked, completion, time.monotonic() - self._began),
+            decode=lambda text: Completion(str(text)),
+            take=self._take,
+            takes=("model", "messages", "settings"),
+        )
+        return (await perform_async(operation, self._ask)).text
+
+    async def _ask(self) -> Completion:
+        ask = _ask_anthropic if self.asked.provider == "anthropic" else _ask_openai
+        return await ask(self.asked, self._show)
+
+    def _take(self, values: Mapping[str, Any]) -> None:
+        """A replay wants another request."""
+        asked = self.asked
+        settings = values.get("settings", asked.settings)
+        if not isinstance(settings, Mapping) or (unknown := sorted(set(settings) - set(_SETTINGS))):
+            found = repr(settings) if not isinstance(settings, Mapping) else f"no {unknown[0]!r}"
+            raise KitaruUsageError(
+                f"The settings of {self._name!r} can't be: {found}; expected {' and '.join(_SETTINGS)}.",
+                fix=f"overrides={{'arguments.{self._name}': {{'settings': {{'temperature': 0}}}}}}",
+            )
+        model = values.get("model", f"{asked.provider}:{asked.model}")
+        given = {"system": None, "temperature": None, "max_tokens": None, **settings}
+        self.asked = check(values.get("messages", asked.messages), model, **given)
 
 
 def _encode(asked: Asked, completion: Completion, seconds: float) -> Recorded:
-    model = completion.model or asked.model
-    metadata: dict[str, Any] = {
-        "model": model,
+    metadata = metered(
+        completion.model or asked.model,
+        input_tokens=completion.input_tokens,
+        output_tokens=completion.output_tokens,
+        cached_tokens=completion.cached_tokens,
+        cache_write_tokens=completion.cache_write_tokens,
+        provider=asked.provider,
+    )
+    metadata |= {
         "provider": asked.provider,
-        "input_tokens": completion.input_tokens,
-        "output_tokens": completion.output_tokens,
-        "cached_tokens": completion.cached_tokens or None,
         "latency": round(seconds, 3),
         "first_text": None if completion.first_text is None else round(completion.first_text, 3),
         "stop_reason": completion.stop_reason,
         "request_id": completion.request_id,
     }
-    if completion.input_tokens is not None and completion.output_tokens is not None:
-        metadata["cost"] = cost_of(
-            model,
-            input_tokens=completion.input_tokens,
-            output_tokens=completion.output_tokens,
-            cached_tokens=completion.cached_tokens,
-            cache_write_tokens=completion.cache_write_tokens,
-            provider=asked.provider,
-        )
     prompt = {"messages": list(asked.messages), **asked.settings}
     parts = (Part("response", completion.text, "response"), Part("prompt", prompt, "prompt"))
     return Recorded(parts, {key: value for key, value in metadata.items() if value is not None})

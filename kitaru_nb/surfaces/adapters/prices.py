@@ -145,3 +145,27 @@ def _from_library(
         return float(library.calc_price(usage, model_ref=model, provider_id=provider).total_price)
     except LookupError:
         return None  # it knows no such model
+
+
+def metered(
+    model: str | None,
+    *,
+    input_tokens: int | None,
+    output_tokens: int | None,
+    cached_tokens: int | None = 0,
+    cache_write_tokens: int | None = 0,
+    provider: str | None = None,
+) -> dict[str, Any]:
+    """Metadata of a model call: model, tokens and cost; what isn't known is left out."""
+    found: dict[str, Any] = {"model": model, "input_tokens": input_tokens, "output_tokens": output_tokens}
+    found["cached_tokens"] = cached_tokens or None
+    if model and input_tokens is not None and output_tokens is not None:
+        found["cost"] = cost_of(
+            model,
+            input_tokens=input_tokens,
+            output_tokens=output_tokens,
+            cached_tokens=cached_tokens or 0,
+            cache_write_tokens=cache_write_tokens or 0,
+            provider=provider,
+        )
+    return {name: value for name, value in found.items() if value is not None}

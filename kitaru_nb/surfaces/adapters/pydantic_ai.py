@@ -23,11 +23,11 @@ from typing import Any, Literal, TypeVar, cast
 from kitaru_nb.errors import KitaruFeatureNotAvailableError, KitaruUsageError
 
 try:
-    import pydantic_ai.durable_exec  # noqa: F401
+    from pydantic_ai.durable_exec import record_durable_unit
 except ImportError as error:
     raise KitaruFeatureNotAvailableError(
-        f"The Pydantic AI adapter needs pydantic-ai-slim with its durability interface ({error}).",
-        fix='pip install "kitaru-nb[pydantic-ai]"',
+        f"The Pydantic AI adapter needs pydantic-ai-slim 2.68 or newer, with its durability interface ({error}).",
+        fix='pip install --upgrade "kitaru-nb[pydantic-ai]"',
     ) from error
 
 from pydantic_ai.agent import AbstractAgent, EventStreamHandler, WrapperAgent
@@ -42,7 +42,6 @@ from pydantic_ai.durable_exec import (
     ToolsetCallToolParams,
     conversation_id_from_run_id,
     durable_unit_scope,
-    record_durable_unit,
     replay_scope,
 )
 from pydantic_ai.durable_exec import DurableOperation as SdkOperation
@@ -55,7 +54,7 @@ from pydantic_ai.toolsets import AbstractToolset
 
 from kitaru_nb.core.context import current
 from kitaru_nb.core.retry import Retry, as_retry
-from kitaru_nb.surfaces.adapters.base import Operation, block_on, in_flow, perform_async, scoped, within
+from kitaru_nb.surfaces.adapters.base import Operation, block_on, in_flow, next_place, perform_async, scoped, within
 from kitaru_nb.surfaces.adapters.pydantic_ai_deferred import (
     Decisions,
     recorded_runs,
@@ -67,6 +66,7 @@ from kitaru_nb.surfaces.adapters.pydantic_ai_operations import (
     ToolSignal,
     agent_code,
     approved_scope,
+    asking,
     describe,
     run_operation,
     settled,
@@ -341,9 +341,9 @@ class Bound(BoundDurableOperation[Any, Any, Any]):
 
         def take(values: Mapping[str, Any]) -> None:
             nonlocal params
-            params = with_arguments(params, values["arguments"])
+            params = with_arguments(params, values["arguments"]) if is_tool else asking(params, described, values)
 
-        described.take = take if is_tool else None
+        described.take = take if is_tool or described.takes else None
 
         async def body() -> Any:
             nonlocal ran
@@ -417,7 +417,7 @@ class KitaruAgent(WrapperAgent[DepsT, OutputT]):
             async with self.wrapped.iter(user_prompt, **options) as run:
                 yield run
             return
-        token = _given.set(Given(_place(self.checkpoint_name), options.get("deferred_tool_results")))
+        token = _given.set(Given(next_place(self.checkpoint_name), options.get("deferred_tool_results")))
         capabilities = [*(options.pop("capabilities", None) or ())]
         if self.durability is not None:
             capabilities.append(self.durability)
@@ -430,14 +430,3 @@ class KitaruAgent(WrapperAgent[DepsT, OutputT]):
     def run_sync(self, user_prompt: Any = None, **options: Any) -> AgentRunResult[Any]:
         """As of the agent, whether or not a loop runs in this thread."""
         return block_on(lambda: self.run(user_prompt, **options), instead="await agent.run(...)")
-
-
-def _place(name: str) -> int | None:
-    """Which call of ``name`` is made now, when it is made on the main line of its flow or checkpoint."""
-    frame = current.get()
-    if frame is None or not frame.strict or not frame.on_main_line():
-        return None
-    with frame.run.engine.lock:
-        place = frame.places[name]
-        frame.places[name] = place + 1
-    return place

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -18,9 +17,8 @@ from pydantic_ai.tools import DeferredToolRequests, DeferredToolResults, ToolDen
 
 from kitaru_nb.core.context import require_frame
 from kitaru_nb.core.run import Run
-from kitaru_nb.core.wait import wait_async
 from kitaru_nb.errors import KitaruUsageError
-from kitaru_nb.surfaces.adapters.approvals import Answer, Question, ask_async
+from kitaru_nb.surfaces.adapters.approvals import Answer, Question, answered, ask_async
 from kitaru_nb.surfaces.adapters.base import block_on
 
 __all__ = ["Decisions", "recorded_runs", "wait_for_deferred", "wait_for_deferred_async"]
@@ -112,7 +110,9 @@ async def _decided(requests: DeferredToolRequests, agent: str, name: str | None,
 
     approvals = [question(call, f"May {agent} call") for call in requests.approvals]
     calls = [question(call, "What is the result of") for call in requests.calls]
-    answers, results = await asyncio.gather(_approved(approvals, seconds), _results(calls, seconds))
+    answers, results = await asyncio.gather(
+        ask_async(approvals, timeout=seconds), answered(calls, Any, timeout=seconds)
+    )
     return Decisions(
         approvals={
             call.tool_call_id: True if answer.approve else _denied(answer)
@@ -125,18 +125,3 @@ async def _decided(requests: DeferredToolRequests, agent: str, name: str | None,
 
 def _denied(answer: Answer) -> ToolDenied:
     return ToolDenied(answer.message) if answer.message else ToolDenied()
-
-
-async def _approved(questions: Sequence[Question], seconds: float | None) -> list[Answer]:
-    return await ask_async(questions, timeout=seconds) if questions else []
-
-
-async def _results(questions: Sequence[Question], seconds: float | None) -> list[tuple[Any, str]]:
-    async def result(question: Question) -> tuple[Any, str]:
-        value = await wait_async(
-            question.name, question=question.text, schema=Any, timeout=seconds, metadata=question.metadata
-        )
-        # No other task runs between the answer and this line, so the last thing on the line is this wait.
-        return value, require_frame("wait_for_deferred()").last[-1]
-
-    return list(await asyncio.gather(*map(result, questions)))

@@ -7,10 +7,10 @@ ids that the SDK draws for its own retry prompts): a resumed run asks again with
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, is_dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
 
-from pydantic import BaseModel, ValidationError
+from pydantic import TypeAdapter, ValidationError
 from pydantic_ai.agent import AbstractAgent
 from pydantic_ai.durable_exec import (
     JSON_CODEC,
@@ -36,6 +36,7 @@ from pydantic_ai.messages import (
 )
 from pydantic_ai.models import ModelRequestParameters
 from pydantic_ai.run import AgentRunResult
+from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import DeferredToolResults, RunContext
 from pydantic_ai.toolsets import AbstractToolset, FunctionToolset
 from pydantic_ai.toolsets.function import FunctionToolsetTool
@@ -45,7 +46,8 @@ from kitaru_nb.core.checkpoint import checkpoint
 from kitaru_nb.core.engine import digest
 from kitaru_nb.errors import KitaruUsageError
 from kitaru_nb.surfaces.adapters.base import Operation, Part, Recorded, output_only
-from kitaru_nb.surfaces.adapters.prices import cost_of
+from kitaru_nb.surfaces.adapters.plain import has_set, in_short, is_json
+from kitaru_nb.surfaces.adapters.prices import metered
 
 __all__ = [
     "RecordedRun",
@@ -53,6 +55,7 @@ __all__ = [
     "ToolSignal",
     "agent_code",
     "approved_scope",
+    "asking",
     "describe",
     "run_operation",
     "settled",
@@ -153,14 +156,14 @@ def _model_request(agent: str, params: ModelRequestParams, model: str | None, ca
         "settings": {k: v for k, v in (params.model_settings or {}).items() if k not in _SECRET_OR_LOCAL},
         "model": model,
     }
-    prompt = {"instructions": inputs["instructions"], "messages": inputs["messages"]}
 
     def encode(payload: Mapping[str, Any]) -> Recorded:
         response = JSON_CODEC.load(ModelResponse, payload)
+        prompt = {name: made.inputs[name] for name in ("instructions", "messages")}
         said = Part("response", payload, "response", preview=_preview(response))
         return Recorded((said, Part("prompt", prompt, "prompt")), _response_metadata(response))
 
-    return Operation(
+    made = Operation[Any](
         f"{agent}.model",
         "model_call",
         inputs,
@@ -168,7 +171,34 @@ def _model_request(agent: str, params: ModelRequestParams, model: str | None, ca
         decode=_response_payload,
         place=calls.next_place(),
         reads={"messages": list(calls.made)},
+        takes=("instructions", "messages", "settings"),
     )
+    return made
+
+
+def asking(params: ModelRequestParams, described: Operation[Any], values: Mapping[str, Any]) -> ModelRequestParams:
+    """The same model request with other instructions, messages or settings; ``described`` has them then.
+
+    Raises:
+        KitaruUsageError: these can't be.
+    """
+    described.inputs = inputs = {**described.inputs, **values}
+    try:
+        messages = ModelMessagesTypeAdapter.validate_python(inputs["messages"]) if "messages" in values else None
+        settings = TypeAdapter(dict[str, Any]).validate_python(inputs["settings"], strict=True)
+        said = TypeAdapter(str | None).validate_python(inputs["instructions"], strict=True)
+    except ValidationError as error:
+        raise KitaruUsageError(
+            f"{described.name!r} can't be asked with {dict(values)!r}: {error}",
+            fix=f"overrides={{'arguments.{described.name}': {{'instructions': 'Be brief.'}}}}",
+        ) from error
+    found = list(params.messages if messages is None else messages)
+    for n, message in reversed(list(enumerate(found))):
+        if isinstance(message, ModelRequest):
+            found[n] = replace(message, instructions=said)  # the last one's are sent
+            break
+    local = {k: v for k, v in (params.model_settings or {}).items() if k in _SECRET_OR_LOCAL}
+    return replace(params, messages=found, model_settings=cast(ModelSettings, settings | local))
 
 
 def _response_payload(value: Any) -> Any:
@@ -218,35 +248,20 @@ def _offered(parameters: ModelRequestParameters) -> dict[str, Any]:
 
 def _response_metadata(response: ModelResponse) -> dict[str, Any]:
     usage = response.usage
-    metadata: dict[str, Any] = {
-        "model": response.model_name,
-        "input_tokens": usage.input_tokens,
-        "output_tokens": usage.output_tokens,
-    }
-    if usage.cache_read_tokens:
-        metadata["cached_tokens"] = usage.cache_read_tokens
-    if response.finish_reason is not None:
-        metadata["finish_reason"] = response.finish_reason
-    if response.model_name:
-        cost = cost_of(
-            response.model_name,
-            input_tokens=usage.input_tokens,
-            output_tokens=usage.output_tokens,
-            cached_tokens=usage.cache_read_tokens,
-            provider=response.provider_name,
-        )
-        if cost is not None:
-            metadata["cost"] = cost
-    return metadata
+    metadata = metered(
+        response.model_name,
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        cached_tokens=usage.cache_read_tokens,
+        cache_write_tokens=usage.cache_write_tokens,
+        provider=response.provider_name,
+    )
+    return metadata | ({} if response.finish_reason is None else {"finish_reason": response.finish_reason})
 
 
 def _preview(response: ModelResponse) -> str:
-    shown = [
-        f"→ {part.tool_name}({', '.join(f'{k}={v!r}' for k, v in part.args_as_dict().items())})"
-        for part in response.parts
-        if isinstance(part, ToolCallPart)
-    ]
-    return (response.text or " ".join(shown) or "")[:_PREVIEW]
+    calls = [(part.tool_name, part.args_as_dict()) for part in response.parts if isinstance(part, ToolCallPart)]
+    return in_short(response.text or "", calls)
 
 
 def _tool_call(params: ToolParams, kind: str) -> Operation[Any]:
@@ -285,19 +300,7 @@ def settled(value: Any) -> Any:
     """A tool's result whose text for the model is the same in every process: sets, which have no order, as lists."""
     if isinstance(value, ToolReturn):
         return replace(value, return_value=settled(value.return_value))
-    return to_jsonable_python(value) if _has_sets(value) else value
-
-
-def _has_sets(value: Any) -> bool:
-    if isinstance(value, set | frozenset):
-        return True
-    if isinstance(value, Mapping):
-        return any(map(_has_sets, value.values()))
-    if isinstance(value, list | tuple):
-        return any(map(_has_sets, value))
-    if is_dataclass(value) or isinstance(value, BaseModel):
-        return any(map(_has_sets, vars(value).values())) if hasattr(value, "__dict__") else False
-    return False
+    return to_jsonable_python(value) if has_set(value) else value
 
 
 def approved_scope(params: ToolParams) -> str:
@@ -401,14 +404,5 @@ def _typed_results(messages: Sequence[ModelMessage]) -> dict[tuple[int, int], An
         (m, p): part.content
         for m, message in enumerate(messages)
         for p, part in enumerate(message.parts)
-        if isinstance(part, ToolReturnPart) and not _is_plain(part.content)
+        if isinstance(part, ToolReturnPart) and not is_json(part.content)
     }
-
-
-def _is_plain(value: Any) -> bool:
-    """Whether JSON gives back exactly this value."""
-    if type(value) is dict:
-        return all(type(key) is str and _is_plain(item) for key, item in value.items())
-    if type(value) is list:
-        return all(map(_is_plain, value))
-    return type(value) in (str, int, float, bool, type(None))

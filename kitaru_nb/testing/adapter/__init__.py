@@ -4,7 +4,8 @@
         program = "my_tests.program"
 
 ``program`` is an importable module with these flows, written with the SDK. A fixture named ``endpoint`` gives the model
-endpoint (`Endpoint`), to which the environment points the SDK, so clients are made inside functions::
+endpoint (`Endpoint`), to which the environment points the SDK, so clients are made inside functions; one named
+``offline_model`` gives a running `kitaru_nb.testing.offline_model.OfflineModel`::
 
     async def run(prompt: str) -> str: ...                  # one agent run with the tools look_up, charge and trap
 
@@ -40,6 +41,7 @@ from kitaru_nb.testing.adapter.running import (
     StreamContract,
 )
 from kitaru_nb.testing.adapter.script import Endpoint, Request, ToolUse, Turn, say, side_by_side, use
+from kitaru_nb.testing.adapter.smoke import SmokeContract
 
 __all__ = [
     "AdapterContract",
@@ -55,6 +57,7 @@ __all__ = [
     "RecordingContract",
     "ReplayContract",
     "Request",
+    "SmokeContract",
     "StreamContract",
     "ToolUse",
     "Turn",
@@ -74,5 +77,6 @@ class AdapterContract(
     StreamContract,
     ApprovalContract,
     NotebookContract,
+    SmokeContract,
 ):
     """The whole contract."""

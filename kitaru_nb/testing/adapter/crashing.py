@@ -49,7 +49,7 @@ class CrashContract(AdapterSetup):
         """Its siblings that had ended don't, and the model isn't asked again."""
         desk.endpoint.script("charges", side_by_side(*(use("charge", amount=n) for n in (1, 2, 3))), say("done"))
         exec_id = desk.create("ask", "charges")
-        worker = desk.worker(exec_id, **{HANGS: "charge:3"})
+        worker = desk.worker(exec_id, environment={HANGS: "charge:3"})
         recorded = ("completed", "reused")
         desk.until(
             lambda: (
@@ -78,7 +78,7 @@ class FaithfulnessContract(AdapterSetup):
     """The model is shown after a resume exactly what it was shown before."""
 
     def test_values_that_json_changes_look_the_same_to_the_model_after_a_resume(self, desk: Desk) -> None:
-        """Tuples, sets, bytes, models … as tool results."""
+        """Tuples, sets, bytes, models … as tool results; the resuming process has another hash seed, so other sets."""
         desk.endpoint.script("traps", side_by_side(*(use("trap", kind=kind) for kind in TRAPS)), say("done"))
         exec_id = desk.create("ask", "traps")
         desk.endpoint.hold(after=1)
@@ -86,7 +86,7 @@ class FaithfulnessContract(AdapterSetup):
         (live,) = desk.endpoint.wait_held()
         worker.kill()
         desk.endpoint.let_go()
-        desk.work(exec_id)
+        desk.work(exec_id, cold=True)
         resumed = desk.endpoint.requests()[-1]
         assert resumed.paid
         assert resumed.seen == live.seen

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import json
 import os
 import signal
 import threading
@@ -15,14 +16,17 @@ import pytest
 from kitaru_nb.testing.adapter.desk import AdapterSetup, Desk
 from kitaru_nb.testing.adapter.script import say, use
 
+#: Name of the kernel whose process is forked.
+FORKED = "forked"
+
 TURNS = (use("look_up", key="a"), use("look_up", key="b"), say("fine"))
 
 
 class NotebookContract(AdapterSetup):
     """An agent in a ``%%checkpoint`` cell."""
 
-    def execute(self, desk: Desk) -> Any:
-        """Run all cells in a fresh kernel; the executed notebook."""
+    def execute(self, desk: Desk, *, cold: bool = False) -> Any:
+        """Run all cells in a fresh kernel (``cold``: one that isn't forked); the executed notebook."""
         import nbformat
         from nbclient import NotebookClient
 
@@ -37,7 +41,9 @@ class NotebookContract(AdapterSetup):
             "print(text)",
         )
         notebook = make.new_notebook(cells=[make.new_code_cell(source) for source in sources])
-        client = NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(desk.folder)}})
+        name = "python3" if cold else FORKED
+        where = {"metadata": {"path": str(desk.folder)}}
+        client = NotebookClient(notebook, timeout=120, kernel_name=name, resources=where)
         asyncio.run(client.async_execute())  # on a loop of its own, which is closed at the end
         return notebook
 
@@ -45,13 +51,22 @@ class NotebookContract(AdapterSetup):
     def _notebook_of_its_own(self, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("KITARU_NOTEBOOK", str(desk.folder / "study.ipynb"))
 
+    @pytest.fixture(autouse=True)
+    def _forked_kernels(self, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+        folder = desk.folder / "jupyter" / "kernels" / FORKED
+        folder.mkdir(parents=True)
+        command = desk.forks.command("ipykernel_launcher", "-f", "{connection_file}")
+        spec = {"argv": command, "display_name": "Forked", "language": "python"}
+        (folder / "kernel.json").write_text(json.dumps(spec))
+        monkeypatch.setenv("JUPYTER_PATH", str(desk.folder / "jupyter"))
+
     def test_a_restarted_kernel_pays_nothing(self, desk: Desk) -> None:
         """The calls are children of the cell; a second Run All reuses the cell."""
         desk.endpoint.script("question", *TURNS)
-        assert self.execute(desk).cells[3].outputs[0].text == "fine\n"
+        assert self.execute(desk, cold=True).cells[3].outputs[0].text == "fine\n"
         exec_id = desk.client.executions.latest().exec_id
         cell = next(call for call in desk.get(exec_id).checkpoints if call.name == "answer")
-        assert len(desk.model_calls(exec_id)) == 3
+        self.check_model_calls(desk, exec_id, 3)
         assert all(_inside(desk, exec_id, call, cell.call_id) for call in desk.model_calls(exec_id))
         assert self.execute(desk).cells[3].outputs[0].text == "fine\n"
         assert desk.endpoint.paid == 3

@@ -10,6 +10,7 @@ import pytest
 
 from kitaru_nb.errors import KitaruExecutionError
 from kitaru_nb.model import ExecutionStatus
+from kitaru_nb.testing.adapter.capabilities import needs
 from kitaru_nb.testing.adapter.desk import AdapterSetup, Desk
 from kitaru_nb.testing.adapter.script import Fault, say, side_by_side, use
 from kitaru_nb.testing.adapter.tools import ORDER
@@ -26,6 +27,7 @@ class RecordingContract(AdapterSetup):
         assert desk.ended == [("look_up", "a")]
         assert desk.client.executions.list() == []
 
+    @needs("records_model_calls")
     def test_calls_are_recorded_with_their_values_and_tokens(self, desk: Desk) -> None:
         """Model calls keep prompt, response and tokens; tool calls their result."""
         desk.endpoint.script("question", use("look_up", key="a"), use("look_up", key="b"), say("fine"))
@@ -39,6 +41,7 @@ class RecordingContract(AdapterSetup):
             assert call.metadata["model"]
         assert all("is known" in repr(call.artifacts[0].preview) for call in tools)
 
+    @needs("records_model_calls")
     def test_every_model_call_reads_the_tool_results_that_it_was_shown(self, desk: Desk) -> None:
         """The lineage says so."""
         desk.endpoint.script("question", use("look_up", key="a"), use("look_up", key="b"), say("fine"))
@@ -66,6 +69,7 @@ class ReplayContract(AdapterSetup):
         assert executed[:4] == ["a", "b", "c", "b"]
         assert executed[4:] in ([], ["c"])
 
+    @needs("records_model_calls")
     def test_a_replay_from_the_last_model_call_pays_for_that_one_alone(self, desk: Desk) -> None:
         """It is asked exactly what it was asked before."""
         desk.endpoint.script("question", use("look_up", key="a"), say("fine"))
@@ -90,10 +94,29 @@ class ReplayContract(AdapterSetup):
         assert "something else" in json.dumps(requests[2].seen)
         assert "a is known" not in json.dumps(requests[2].seen)
 
+    def test_other_arguments_of_a_tool_survive_a_crash_of_the_replay(self, desk: Desk) -> None:
+        """Killed while the model reads the result: the tool has run once with them, and doesn't run again."""
+        desk.endpoint.script("question", use("look_up", key="a"), say("fine"))
+        exec_id, _ = desk.run("ask", "question")
+        tool = desk.tool_calls(exec_id)[0].call_id
+        again = desk.replay(exec_id, overrides={f"arguments.{tool}": {"key": "b"}})
+        desk.endpoint.hold()
+        worker = desk.worker(again)
+        (held,) = desk.endpoint.wait_held()
+        worker.kill()
+        desk.endpoint.let_go()
+        desk.work(again)
+        assert desk.result(again) == "fine"
+        assert desk.ended == [("look_up", "a"), ("look_up", "b")]
+        last = desk.endpoint.requests()[-1]
+        assert "b is known" in json.dumps(last.seen)
+        assert last.seen == held.seen
+
 
 class ConcurrencyContract(AdapterSetup):
     """Calls side by side keep their own arguments and results, live and replayed."""
 
+    @needs("records_model_calls")
     def test_parallel_calls_of_one_tool_keep_their_arguments_and_results(self, desk: Desk) -> None:
         """The first that is called ends last."""
         desk.endpoint.script("charges", side_by_side(*(use("charge", amount=n) for n in (1, 2, 3))), say("done"))
@@ -106,6 +129,7 @@ class ConcurrencyContract(AdapterSetup):
         assert desk.endpoint.requests()[2].seen == desk.endpoint.requests()[1].seen
         assert len(desk.ended) == 3
 
+    @needs("records_model_calls")
     def test_runs_side_by_side_that_start_in_another_order_keep_their_own_answers(
         self, desk: Desk, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -130,7 +154,8 @@ class ConcurrencyContract(AdapterSetup):
         desk.endpoint.script("same", use("look_up", key="a"), say("done"))
         exec_id, result = desk.run("together", ["same", "same"])
         assert result == ["done", "done"]
-        assert (len(desk.model_calls(exec_id)), desk.endpoint.paid, len(desk.ended)) == (4, 4, 2)
+        assert (desk.endpoint.paid, len(desk.ended)) == (4, 2)
+        self.check_model_calls(desk, exec_id, 4)
 
 
 class FaultContract(AdapterSetup):
@@ -144,8 +169,9 @@ class FaultContract(AdapterSetup):
         assert result == "fine"
         assert (desk.endpoint.paid, len(desk.endpoint.requests())) == (2, 3)
         assert desk.ended == [("look_up", "a")]
-        assert len(desk.model_calls(exec_id)) == 2
+        self.check_model_calls(desk, exec_id, 2)
 
+    @needs("reports_malformed_answers")
     def test_a_malformed_answer_fails_clearly_and_a_retry_goes_on_from_there(self, desk: Desk) -> None:
         """The failure says what is wrong; what was finished isn't repeated."""
         desk.endpoint.script("question", use("look_up", key="a"), say("fine").after("malformed"))
@@ -165,18 +191,20 @@ class FaultContract(AdapterSetup):
 class StreamContract(AdapterSetup):
     """Streamed model calls are recorded whole."""
 
+    @needs("streams")
     def test_a_streamed_run_is_recorded_like_any_other(self, desk: Desk) -> None:
         """With tokens, and found again on replay."""
         desk.endpoint.script("question", use("look_up", key="a"), say("a fine answer in many pieces"))
         exec_id, result = desk.run("streamed", "question")
         assert result == "a fine answer in many pieces"
         assert all(request.body["stream"] for request in desk.endpoint.requests())
-        assert len(desk.model_calls(exec_id)) == 2
+        self.check_model_calls(desk, exec_id, 2)
         again = desk.client.executions.replay(exec_id, from_=desk.model_calls(exec_id)[-1].call_id)
         assert again.wait() == result
         assert desk.endpoint.paid == 3
         assert desk.ended == [("look_up", "a")]
 
+    @needs("streams")
     def test_a_stream_that_breaks_off_is_no_answer(self, desk: Desk) -> None:
         """Whether the SDK tries again or the run fails: a retry brings it to its end, and what came before counts."""
         answer = say("a fine answer in many pieces").after("cut")
@@ -193,6 +221,7 @@ class StreamContract(AdapterSetup):
         assert desk.endpoint.paid == 2
         assert desk.ended == [("look_up", "a")]
 
+    @needs("streams")
     def test_a_streamed_run_that_is_killed_goes_on_where_it_was(self, desk: Desk) -> None:
         """The finished stream isn't paid again."""
         desk.endpoint.script("question", use("look_up", key="a"), say("fine"))

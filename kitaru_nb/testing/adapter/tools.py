@@ -20,10 +20,12 @@ from pydantic import BaseModel
 
 T = TypeVar("T")
 
-#: Environment: the side file; ``tool:argument`` of a call that never ends; ``reversed`` for `gathered`.
+#: Environment: the side file; ``tool:argument`` of a call that never ends, or ``tool:*``; ``reversed`` for `gathered`.
 SIDE_FILE = "KITARU_CONTRACT_SIDE_FILE"
 HANGS = "KITARU_CONTRACT_HANGS"
 ORDER = "KITARU_CONTRACT_ORDER"
+#: Environment: set where the endpoint speaks Chat Completions and Messages, but not Responses.
+CHAT = "KITARU_CONTRACT_CHAT"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +128,7 @@ class _Noted:
 
     def __enter__(self) -> None:
         self._note("began")
-        if os.environ.get(HANGS) == f"{self._tool}:{self._argument}":
+        if os.environ.get(HANGS) in (f"{self._tool}:{self._argument}", f"{self._tool}:*"):
             while True:
                 time.sleep(60)
 

@@ -17,13 +17,21 @@ from kitaru_nb.testing.adapter.tools import gathered
 
 Ask = Callable[[AsyncAnthropic, list[Any]], Awaitable[Message]]
 
+
+def offered(tool: Callable[..., Any], argument: str, kind: str) -> dict[str, Any]:
+    schema = {"type": "object", "properties": {argument: {"type": kind}}, "required": [argument]}
+    return {"name": tool.__name__, "description": tool.__doc__, "input_schema": schema}
+
+
 OPTIONS: dict[str, Any] = {
     "model": "claude-test",
     "max_tokens": 500,
     "system": "Use your tools.",
     "tools": [
-        {"name": tool.__name__, "description": tool.__doc__, "input_schema": {"type": "object"}}
-        for tool in (tools.look_up, tools.charge, tools.pay, tools.trap)
+        offered(tools.look_up, "key", "string"),
+        offered(tools.charge, "amount", "integer"),
+        offered(tools.pay, "amount", "integer"),
+        offered(tools.trap, "kind", "string"),
     ],
 }
 

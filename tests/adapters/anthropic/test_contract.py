@@ -7,3 +7,4 @@ from kitaru_nb.testing.adapter import AdapterContract
 
 class TestAnthropic(AdapterContract):
     program = "adapters.anthropic.program"
+    imports = ("anthropic.lib.streaming", "httpx", "genai_prices.data")

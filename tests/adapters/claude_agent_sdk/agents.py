@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from pathlib import Path
 from typing import Any
@@ -29,9 +28,6 @@ def said(text: str) -> dict[str, Any]:
 @tool("charge", "Charge an amount", {"amount": int})
 async def charge(args: dict[str, Any]) -> dict[str, Any]:
     note(f"charge-{args['amount']}")
-    if os.environ.get("KITARU_TEST_DIES") == f"charge-{args['amount']}":
-        await asyncio.sleep(1)  # what came before is in the session by then, as it is with a model that thinks
-        os._exit(9)
     return said(tools.charge(args["amount"]))
 
 

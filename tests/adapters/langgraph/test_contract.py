@@ -7,3 +7,4 @@ from kitaru_nb.testing.adapter import AdapterContract
 
 class TestLangGraph(AdapterContract):
     program = "adapters.langgraph.program"
+    imports = ("openai.resources.chat", "openai.lib.streaming.chat", "genai_prices.data")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from agents import Agent, OpenAIResponsesModel, Runner, function_tool, set_trace_processors
+from agents import Agent, OpenAIChatCompletionsModel, OpenAIResponsesModel, Runner, function_tool, set_trace_processors
 from openai import AsyncOpenAI
 
 from kitaru_nb import KitaruRunner, OpenAIRunRequest, flow, wait_for_approvals
@@ -19,7 +20,8 @@ set_trace_processors([])
 @asynccontextmanager
 async def agent(**options: Any) -> AsyncIterator[Agent[Any]]:
     async with AsyncOpenAI(max_retries=4) as client:
-        model = OpenAIResponsesModel(model="gpt-test", openai_client=client)
+        interface = OpenAIChatCompletionsModel if os.environ.get(tools.CHAT) else OpenAIResponsesModel
+        model = interface(model="gpt-test", openai_client=client)
         plain = [tools.look_up, tools.charge, tools.trap]
         mine = [function_tool(tool) for tool in plain]
         pay = function_tool(tools.pay, needs_approval=True)
@@ -51,6 +53,17 @@ async def streamed(prompt: str) -> str:
                 said += event.data.delta
         assert said == result.final_output
         return said
+
+
+@flow
+async def nested(prompt: str) -> str:
+    async with agent() as helper:
+        boss = Agent(name="boss", model=helper.model, tools=[helper.as_tool("cashier", "Pays.")])
+        runner = KitaruRunner(boss)
+        result = await runner.run(OpenAIRunRequest.start(prompt))
+        while result.status == "interrupted":
+            result = await runner.run(wait_for_approvals(result, timeout=0))
+        return str(result.final_output)
 
 
 @flow

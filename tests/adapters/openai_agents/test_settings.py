@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from agents import Agent, Runner, function_tool, set_trace_processors, set_tracing_disabled, trace
 from agents.tracing import TracingProcessor
+from agents.tracing.processors import BackendSpanExporter, BatchTraceProcessor
 
+from adapters.endpoint import RecordedEndpoint
 from kitaru_nb import KitaruRunner, KitaruUsageError, OpenAICapturePolicy, OpenAIRunRequest, flow
 from kitaru_nb.surfaces.adapters.prices import register_price
 from tests.adapters.openai_agents.conftest import Executions
@@ -213,3 +215,19 @@ def test_without_tracing_nothing_is_linked_and_nothing_complains(
     assert caplog.records == []
     with trace("mine"):
         assert run(executions)[0].final_output == "my secret answer"
+
+
+def test_without_a_key_no_trace_leaves_this_process(
+    executions: Executions, endpoint: RecordedEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY")
+    set_tracing_disabled(False)
+    exporter = BackendSpanExporter(endpoint=f"{endpoint.url}/v1/traces/ingest", max_retries=0)
+    processor = BatchTraceProcessor(exporter)
+    set_trace_processors([processor])
+    _, calls = run(executions)
+    processor.force_flush()
+    processor.shutdown()
+    set_trace_processors([])
+    assert ["span_id" in c.metadata for c in calls if c.checkpoint_type == "model_call"] == [True, True]
+    assert endpoint.requests() == []

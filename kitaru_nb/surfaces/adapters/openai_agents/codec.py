@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-import math
 from collections.abc import Mapping
-from dataclasses import is_dataclass
 from typing import Any
 
 from agents import ModelResponse, Usage
@@ -18,6 +16,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from kitaru_nb.artifacts.store import ArtifactStore
 from kitaru_nb.errors import KitaruSerializationError, KitaruUsageError
 from kitaru_nb.surfaces.adapters.openai_agents import sdk
+from kitaru_nb.surfaces.adapters.plain import has_set, in_short, is_json
 
 VERSION = 1
 
@@ -102,23 +101,17 @@ def _said(text: str) -> ModelResponse:
 def gist(response: ModelResponse) -> str:
     """One line: what a model said, or which tools it asked for."""
     said: list[str] = []
+    calls: list[tuple[str, Any]] = []
     items: list[Any] = list(response.output)
     for item in items:
         kind = getattr(item, "type", None)
         if kind == "message":
             said += [text for part in item.content if (text := getattr(part, "text", None))]
         elif kind == "function_call":
-            said.append(f"→ {item.name}({_short(item.arguments)})")
+            calls.append((item.name, parsed(item.arguments)))
         elif kind != "reasoning" and kind is not None:
             said.append(f"[{kind}]")
-    return " ".join(" ".join(said).split())[:200]
-
-
-def _short(arguments: str) -> str:
-    value = parsed(arguments)
-    if isinstance(value, Mapping):
-        return ", ".join(f"{k}={v!r}" for k, v in value.items())
-    return str(value)
+    return in_short(" ".join(said), calls)
 
 
 def parsed(arguments: str) -> Any:
@@ -141,37 +134,10 @@ def settled(value: Any, store: ArtifactStore) -> Any:
     if is_json(value):
         return value
     text = str(value)
-    if " at 0x" in text or _has_set(value, 0):
+    if " at 0x" in text or has_set(value):
         return text
     try:
         again = store.read(store.write(value, name="result"))
     except KitaruSerializationError:
         return text
     return value if type(again) is type(value) and str(again) == text else text
-
-
-def is_json(value: Any) -> bool:
-    """Whether JSON gives back exactly this value."""
-    kind = type(value)
-    if kind in (str, bool, int, type(None)):
-        return True
-    if kind is float:
-        return math.isfinite(value)
-    if kind is list:
-        return all(map(is_json, value))
-    return kind is dict and all(type(key) is str and is_json(item) for key, item in value.items())
-
-
-def _has_set(value: Any, depth: int) -> bool:
-    """Whether there is a set in it: its text depends on the process that prints it."""
-    if isinstance(value, set | frozenset):
-        return True
-    if depth > 20 or isinstance(value, str | bytes):
-        return False
-    if isinstance(value, Mapping):
-        return any(_has_set(item, depth + 1) for pair in value.items() for item in pair)
-    if isinstance(value, list | tuple):
-        return any(_has_set(item, depth + 1) for item in value)
-    if isinstance(value, BaseModel) or is_dataclass(value):
-        return any(_has_set(item, depth + 1) for item in vars(value).values())
-    return False

@@ -10,7 +10,7 @@ from agents import FunctionTool
 from pydantic import BaseModel
 
 from kitaru_nb.core.engine import digest
-from kitaru_nb.surfaces.adapters.openai_agents.codec import is_json
+from kitaru_nb.surfaces.adapters.plain import is_json
 
 #: The first arguments of a model's methods, in their order.
 _POSITIONAL = ("system_instructions", "input", "model_settings", "tools", "output_schema", "handoffs", "tracing")
@@ -37,6 +37,18 @@ def request(model: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[
         "conversation_id": given.get("conversation_id"),
     }
     return {name: value for name, value in found.items() if value not in (None, [], {})}
+
+
+def asking(
+    args: Sequence[Any], kwargs: Mapping[str, Any], values: Mapping[str, Any]
+) -> tuple[Sequence[Any], Mapping[str, Any]]:
+    """Arguments of a model's method with other values of ``instructions`` and ``input``."""
+    names = {"instructions": "system_instructions"}
+    given = {names.get(name, name): value for name, value in values.items()}
+    args = [given.pop(name, value) for name, value in zip(_POSITIONAL, args, strict=False)] + list(
+        args[len(_POSITIONAL) :]
+    )
+    return args, {**kwargs, **given}
 
 
 def model_name(model: Any) -> str:

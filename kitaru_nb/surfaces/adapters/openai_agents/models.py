@@ -12,10 +12,11 @@ from openai.types.responses.response_usage import InputTokensDetails, OutputToke
 
 from kitaru_nb.core.context import current
 from kitaru_nb.core.retry import Retry
+from kitaru_nb.errors import KitaruUsageError
 from kitaru_nb.surfaces.adapters.base import Operation, Part, Recorded, in_flow, perform_async, perform_stream
 from kitaru_nb.surfaces.adapters.openai_agents import sdk
 from kitaru_nb.surfaces.adapters.openai_agents.codec import gist, pack_response, unpack_response
-from kitaru_nb.surfaces.adapters.openai_agents.describe import model_name, request
+from kitaru_nb.surfaces.adapters.openai_agents.describe import asking, model_name, request
 from kitaru_nb.surfaces.adapters.openai_agents.line import Line, line
 from kitaru_nb.surfaces.adapters.openai_agents.tracing import Link, linked
 from kitaru_nb.surfaces.adapters.openai_agents.twins import Twins
@@ -42,7 +43,7 @@ class DurableModel:
 
         async def body() -> ModelResponse:
             turn.link.live = True
-            answer = await parent.get_response(*args, **kwargs)
+            answer = await parent.get_response(*turn.args, **turn.kwargs)
             return unpack_response(pack_response(answer))
 
         with linked(turn.name) as turn.link:
@@ -67,7 +68,7 @@ class DurableModel:
 
         def source() -> AsyncIterator[Any]:
             turn.link.live = True
-            return parent.stream_response(*args, **kwargs)  # type: ignore[no-any-return]
+            return parent.stream_response(*turn.args, **turn.kwargs)  # type: ignore[no-any-return]
 
         if not _recorded(at):
             async for event in source():
@@ -103,6 +104,8 @@ class Turn:
     ) -> None:
         self.at = at
         self.model = model
+        self.args = args
+        self.kwargs = kwargs
         self.agent = at.agent
         self.name = f"{at.agent}.model"
         self.place = at.places[at.agent]
@@ -118,10 +121,6 @@ class Turn:
     def _operation(self, streamed: bool) -> Operation[ModelResponse]:
         policy = self.at.policy
         items = self.inputs.get("input", "")
-        capture = policy.capture
-        shown: dict[str, Any] = {}
-        if capture.redact is not None:
-            shown = {name: capture.shown("prompt", value) for name, value in self._asked().items()}
         return Operation(
             self.name,
             "model_call",
@@ -130,12 +129,33 @@ class Turn:
             decode=unpack_response,
             place=self.place,
             held=not self.at.loose,
-            shown=shown,
+            shown=self._shown(),
+            take=self._take,
+            takes=tuple(self._asked()),
             reads={"input": self.at.sources(items)},
             # Events of a stream have been handed on before it fails, so it can't begin anew.
             retry=Retry() if streamed else policy.model.retry,
             timeout=policy.model.timeout,
         )
+
+    def _take(self, values: Mapping[str, Any]) -> None:
+        """A replay wants another request."""
+        for name, value in values.items():
+            if not isinstance(value, str) and (name == "instructions" or not isinstance(value, list)):
+                expected = "text" if name == "instructions" else "text, or a list of input items"
+                raise KitaruUsageError(
+                    f"{name} of {self.name!r} is {value!r}; expected {expected}.",
+                    fix=f"overrides={{'arguments.{self.name}': {{{name!r}: '...'}}}}",
+                )
+        self.inputs |= values
+        self.args, self.kwargs = asking(self.args, self.kwargs, values)
+        self.operation.shown = self._shown()
+
+    def _shown(self) -> dict[str, Any]:
+        capture = self.at.policy.capture
+        if capture.redact is None:
+            return {}
+        return {name: capture.shown("prompt", value) for name, value in self._asked().items()}
 
     def _asked(self) -> dict[str, Any]:
         return {name: self.inputs[name] for name in ("instructions", "input") if name in self.inputs}

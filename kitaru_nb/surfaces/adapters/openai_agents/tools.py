@@ -132,7 +132,6 @@ class ToolCall:
         self.live = live
         self.link = Link()
         self.own_timeout: float | None = vars(tool).get("timeout_seconds")
-        capture = at.policy.capture
         maker = at.makers.get(f"asked:{self.call_id}")
         self.operation: Operation[Any] = Operation(
             tool.name,
@@ -142,7 +141,7 @@ class ToolCall:
             identity=self.call_id,
             code=tool_code(tools.original(tool)),
             take=self._take,
-            shown={} if capture.redact is None else {"arguments": capture.shown("arguments", self.arguments)},
+            shown=self._shown(),
             reads={"arguments": [maker]} if maker is not None else {},
             retry=config.retry,
             timeout=min((s for s in (config.timeout, self.own_timeout) if s is not None), default=None),
@@ -182,6 +181,11 @@ class ToolCall:
         self.arguments = values["arguments"]
         self.given = self.arguments if isinstance(self.arguments, str) else json.dumps(self.arguments)
         sdk.forget_prepared_arguments(self.ctx)
+        self.operation.shown = self._shown()
+
+    def _shown(self) -> dict[str, Any]:
+        capture = self.at.policy.capture
+        return {} if capture.redact is None else {"arguments": capture.shown("arguments", self.arguments)}
 
     async def _body(self) -> Any:
         self.link.live = True

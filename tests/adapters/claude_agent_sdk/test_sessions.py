@@ -1,0 +1,123 @@
+"""Where a session that was cut off goes on, and what keeps its agent from going on unseen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from claude_agent_sdk import ClaudeAgentOptions
+
+from kitaru_nb import KitaruUsageError
+from kitaru_nb.surfaces.adapters.claude_guard import guarded
+from kitaru_nb.surfaces.adapters.claude_sessions import Known, rewound
+
+OURS = Known(repeats=lambda tool: tool.startswith("ours"))
+
+
+def asks(number: int, *calls: str, tool: str = "ours") -> list[dict[str, Any]]:
+    """The lines of one answer of the model: one for each tool call."""
+    return [
+        {
+            "type": "assistant",
+            "uuid": f"use {call}",
+            "sessionId": "s",
+            "message": {"id": f"m{number}", "content": [{"type": "tool_use", "id": call, "name": tool, "input": {}}]},
+        }
+        for call in calls
+    ]
+
+
+def gets(call: str, text: str = "done") -> dict[str, Any]:
+    block = {"type": "tool_result", "tool_use_id": call, "content": text}
+    return {"type": "user", "uuid": f"result {call}", "message": {"content": [block]}}
+
+
+PROMPT: dict[str, Any] = {"type": "user", "uuid": "prompt", "message": {"content": "do it"}}
+SAYS: dict[str, Any] = {
+    "type": "assistant",
+    "uuid": "said",
+    "message": {"id": "m9", "content": [{"type": "text", "text": "well"}]},
+}
+SAVED: dict[str, Any] = {"type": "last-prompt", "leafUuid": "said"}
+
+
+def told(lines: list[Any]) -> list[Any]:
+    """Lines in short: results as (call, content), marks as the call that comes first."""
+    found: list[Any] = []
+    for line in lines:
+        if line["type"] == "attachment":
+            found.append(line["attachment"]["toolUseID"])
+        else:
+            found += [(block["tool_use_id"], block["content"]) for block in line["message"]["content"]]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("lines", "known", "expected"),
+    [
+        ([PROMPT, SAYS], OURS, (2, [], False)),
+        ([PROMPT, *asks(1, "a")], OURS, (2, ["a"], True)),
+        ([PROMPT, *asks(1, "a"), gets("a")], OURS, (2, ["a"], True)),
+        ([PROMPT, *asks(1, "a"), gets("a"), SAYS, SAVED], OURS, (2, ["a"], True)),
+        ([PROMPT, *asks(1, "a", tool="Bash"), gets("a")], OURS, (3, [], False)),
+        ([PROMPT, *asks(1, "a", tool="Bash")], OURS, (2, ["a"], True)),
+        ([PROMPT, *asks(1, "a"), gets("a"), *asks(2, "b")], OURS, (4, ["b"], True)),
+        ([PROMPT, *asks(1, "a", "b"), gets("a")], OURS, (3, [("a", "done"), "b"], True)),
+        ([PROMPT, *asks(1, "a", "b"), gets("b"), gets("a")], OURS, (3, [("a", "done"), "b"], True)),
+        ([PROMPT, *asks(1, "a", "b")], Known({"a": {"content": "kept"}}), (3, [("a", "kept"), "b"], True)),
+        ([PROMPT, *asks(1, "a", "b", "c")], Known({"a": {"content": "kept"}}), (4, [("a", "kept")], False)),
+        ([PROMPT, *asks(1, "a")], Known({"a": {"content": "kept"}}, OURS.repeats), (2, ["a"], True)),
+    ],
+    ids=[
+        "nothing was called",
+        "one call in flight",
+        "the model was asked again",
+        "and had said something",
+        "a call that would be made twice",
+        "a foreign call in flight",
+        "a later call in flight",
+        "one of two in flight",
+        "both have ended",
+        "one has ended and nobody was told",
+        "two in flight",
+        "it has ended and nobody was told",
+    ],
+)
+def test_a_session_goes_on_where_nothing_is_done_again(
+    lines: list[Any], known: Known, expected: tuple[int, list[Any], bool]
+) -> None:
+    keep, more, pending = rewound(lines, known, ())
+    assert (keep, told(more), pending) == expected
+
+
+def test_a_replay_begins_with_the_chosen_call() -> None:
+    lines = [PROMPT, *asks(1, "a"), gets("a"), *asks(2, "b", "c"), gets("b"), gets("c"), *asks(3, "d"), gets("d"), SAYS]
+    assert [told(rewound(lines, OURS, {call})[1]) for call in "abcd"] == [
+        ["a"],
+        [("c", "done"), "b"],
+        [("b", "done"), "c"],
+        ["d"],
+    ]
+    assert [rewound(lines, OURS, {call})[0] for call in "abcd"] == [2, 5, 5, 8]
+    with pytest.raises(KitaruUsageError, match="side by side"):
+        rewound(lines, OURS, {"b", "c"})
+    with pytest.raises(KitaruUsageError, match="made by a subagent"):
+        rewound(lines, OURS, {"z"})
+
+
+def test_what_is_cut_off_once_is_cut_off_the_same_again() -> None:
+    lines = [PROMPT, *asks(1, "a", "b"), gets("a"), gets("b"), SAYS]
+    keep, more, _ = rewound(lines, OURS, ())
+    assert rewound([*lines[:keep], *more], OURS, ()) == (keep, more, True)
+
+
+def test_the_guard_stands_before_the_command_that_was_asked_for_and_keeps_its_environment(tmp_path: Path) -> None:
+    changes = guarded(ClaudeAgentOptions(cli_path="/opt/claude", env={"MINE": "1"}), tmp_path / "home")
+    assert changes["env"] == {"MINE": "1", "KITARU_CLAUDE_CLI": "/opt/claude"}
+    assert changes["cli_path"].parent == tmp_path / "home"
+    assert list((tmp_path / "home").iterdir()) == [changes["cli_path"]]
+
+
+def test_a_command_that_runs_as_another_user_has_no_guard(tmp_path: Path) -> None:
+    assert guarded(ClaudeAgentOptions(cli_path="/opt/claude", user="somebody"), tmp_path) == {}

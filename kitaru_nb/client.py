@@ -22,11 +22,13 @@ from kitaru_nb.core.launch import start
 from kitaru_nb.core.lineage import Edge, edges
 from kitaru_nb.core.records import find_artifact
 from kitaru_nb.core.replay import ReplayPreview, Scope, plan_replay
-from kitaru_nb.core.runtime import Runtime, default_runtime
+from kitaru_nb.core.runtime import Runtime, runtime_of
 from kitaru_nb.errors import KitaruNotFoundError, KitaruUsageError
 from kitaru_nb.journal.fold import FoldedCall, fold_logs
 from kitaru_nb.model import Artifact, CheckpointCall, Event, Execution, ExecutionStatus, LogEntry, Wait
 from kitaru_nb.promote.deployments import Deployments
+from kitaru_nb.promote.schedules import Schedules
+from kitaru_nb.stacks.views import Stacks
 
 
 @dataclass(frozen=True, slots=True)
@@ -396,16 +398,18 @@ class Artifacts:
 
 
 class KitaruClient:
-    """Read executions and act on them, deploy and invoke.
+    """Read executions and act on them, deploy and invoke, read stacks.
 
-    ``runtime`` names journal and store; default: this process's settings.
+    ``runtime`` names journal and store; default: those of ``stack``, and without one those of the stack in use.
     """
 
-    def __init__(self, runtime: Runtime | None = None) -> None:
-        self.runtime = runtime or default_runtime()
+    def __init__(self, runtime: Runtime | None = None, *, stack: str | None = None) -> None:
+        self.runtime = runtime or runtime_of(stack)
         self.executions = Executions(self)
         self.artifacts = Artifacts(self)
         self.deployments = Deployments(self.runtime)
+        self.schedules = Schedules(self.runtime)
+        self.stacks = Stacks(self.runtime.settings)
 
 
 def parse_status(status: str | ExecutionStatus) -> ExecutionStatus:

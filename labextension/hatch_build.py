@@ -1,7 +1,8 @@
 """Builds the front end into the wheel and the source distribution, and only when its sources changed.
 
 Needs Node 20.19 or newer; where there is none, the build asks for the one that PyPI has. A source distribution carries
-the built files, so installing from it needs neither. ``python labextension/hatch_build.py`` builds by hand what is stale.
+the built files, so installing from it needs neither. By hand: ``python labextension/hatch_build.py`` builds what is
+stale.
 """
 
 from __future__ import annotations

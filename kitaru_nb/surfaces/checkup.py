@@ -17,7 +17,7 @@ from typing import Literal
 from kitaru_nb.artifacts.store import ArtifactStore
 from kitaru_nb.config import Settings
 from kitaru_nb.errors import KitaruError
-from kitaru_nb.journal.open import open_journal
+from kitaru_nb.journal.open import open_journal, shown
 from kitaru_nb.surfaces.render import counted, size
 
 OLDEST_PYTHON = (3, 11)
@@ -106,8 +106,8 @@ def check_journal(settings: Settings) -> Iterator[Check]:
         found = len(journal.executions(limit=1000))
     finally:
         journal.close()
-    shown = "1,000 executions or more" if found == 1000 else counted(found, "execution")
-    yield Check("journal", "ok", f"{settings.journal_url}{_schema_version(settings)}, {shown}")
+    many = "1,000 executions or more" if found == 1000 else counted(found, "execution")
+    yield Check("journal", "ok", f"{shown(settings.journal_url)}{_schema_version(settings)}, {many}")
 
 
 def _schema_version(settings: Settings) -> str:

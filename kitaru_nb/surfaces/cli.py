@@ -22,13 +22,14 @@ from kitaru_nb.surfaces.commands import (
     models,
     promote,
     run,
+    schedules,
     server,
     setup,
     stack,
 )
 from kitaru_nb.surfaces.console import QuickGroup
 
-__all__ = ["actions", "app", "main"]
+__all__ = ["actions", "app", "main", "schedules"]
 
 # Help is plain text: rich would take longer to load than everything else that --help does.
 app = typer.Typer(

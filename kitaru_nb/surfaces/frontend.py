@@ -38,7 +38,7 @@ from kitaru_nb.model import (
     Owner,
     Wait,
 )
-from kitaru_nb.surfaces.operations.base import StackView
+from kitaru_nb.stacks.views import StackView
 
 #: What travels between server and page, as `kitaru_nb.model.to_json` writes it.
 SHAPES: tuple[type, ...] = (

@@ -18,8 +18,7 @@ from jupyter_server.base.handlers import APIHandler
 from jupyter_server.utils import url_path_join
 
 from kitaru_nb.client import KitaruClient
-from kitaru_nb.config import load_settings
-from kitaru_nb.core.runtime import Runtime, whoami
+from kitaru_nb.core.runtime import Runtime, settings_in_use, whoami
 from kitaru_nb.surfaces.http.api import Api, Request, Response
 from kitaru_nb.surfaces.http.content import Bytes
 from kitaru_nb.surfaces.http.events import Pulse, poll, stream
@@ -115,7 +114,7 @@ def _is_jupyters(name: str, value: str) -> bool:
 def _load_jupyter_server_extension(server_app: Any) -> None:
     """Called by Jupyter Server when it starts."""
     root = Path(server_app.root_dir).absolute()
-    runtime = Runtime(load_settings(start=root))
+    runtime = Runtime(settings_in_use(start=root))
     api = Api(Desk(KitaruClient(runtime), "jupyter", root))
     pulse = Pulse(runtime.journal)
     web_app = server_app.web_app

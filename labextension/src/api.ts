@@ -65,6 +65,9 @@ export interface Content {
   total: number;
 }
 
+/** More than this no page of a list holds. */
+const MOST_AT_ONCE = 500;
+
 export type Query = Record<string, string | number | undefined>;
 
 /** How a request reaches the server: over HTTP, or through the kernel. */
@@ -161,12 +164,29 @@ export class Api {
     return this.post(`executions/${part(execId)}/replay`, request);
   }
 
-  act(execId: string, action: 'resume' | 'retry' | 'cancel'): Promise<unknown> {
-    return this.post(`executions/${part(execId)}/${action}`, {});
+  resume(execId: string): Promise<Started> {
+    return this.post(`executions/${part(execId)}/resume`, {});
   }
 
-  waits(options: { exec_id?: string; text?: string; cursor?: string; limit?: number }, signal?: AbortSignal): Promise<Page<FlowWait>> {
-    return this.get('waits', { status: 'pending', ...options }, signal);
+  retry(execId: string): Promise<Started> {
+    return this.post(`executions/${part(execId)}/retry`, {});
+  }
+
+  cancel(execId: string): Promise<Execution> {
+    return this.post(`executions/${part(execId)}/cancel`, {});
+  }
+
+  /** Pending waits, the oldest first: so many, or all that there are. */
+  async waits(options: { text?: string; limit: number }, signal?: AbortSignal): Promise<Page<FlowWait>> {
+    const items: FlowWait[] = [];
+    let next: string | null = null;
+    do {
+      const limit = Math.min(options.limit - items.length, MOST_AT_ONCE);
+      const page: Page<FlowWait> = await this.get('waits', { status: 'pending', text: options.text, limit, cursor: next ?? undefined }, signal);
+      items.push(...page.items);
+      next = page.next;
+    } while (next !== null && items.length < options.limit);
+    return { items, next };
   }
 
   /** One wait with its whole question; lists cut long ones. */

@@ -11,8 +11,6 @@ export interface Host {
   open(execId: string, node?: string): void;
   /** Address of an execution's page, where the host has addresses. */
   href?(execId: string): string;
-  /** Tell the host that an answer was given, so that an open notebook can go on. */
-  answered?(execId: string, waitId: string): void;
 }
 
 export const HostContext = React.createContext<Host | null>(null);
@@ -32,7 +30,8 @@ export interface Loaded<T> {
 
 /**
  * Data of the API, read anew when `key` changes and when news of `execId` come (`undefined`: never by news).
- * What is shown stays until the new data are there; a slow answer never overwrites a later one.
+ * What is shown stays until the new data are there; a slow answer never overwrites a later one. Under a stream of news the
+ * server rests as long as it worked.
  */
 export function useLoaded<T>(key: string, load: (signal: AbortSignal) => Promise<T>, execId?: string | null): Loaded<T> {
   const { live } = useHost();
@@ -52,13 +51,20 @@ export function useLoaded<T>(key: string, load: (signal: AbortSignal) => Promise
       return;
     }
     const running = new AbortController();
+    const begun = performance.now();
     box.running = running;
     box.again = false;
     const done = (change: { data?: T; error: ApiError | null }): void => {
       if (running.signal.aborted) return;
-      box.running = null;
       setState(old => ({ key, data: change.data ?? (old.key === key ? old.data : null), error: change.error, loading: false }));
-      if (box.again) read();
+      setTimeout(
+        () => {
+          if (running.signal.aborted) return;
+          box.running = null;
+          if (box.again) read();
+        },
+        box.again ? performance.now() - begun : 0
+      );
     };
     box.load(running.signal).then(
       data => done({ data, error: null }),

@@ -1,8 +1,9 @@
-/** News of executions, brought together so that a busy one doesn't redraw the page a thousand times a second. */
+/** News of executions: the first is told at once, what follows is brought together, so that a busy one doesn't redraw the page
+ * a thousand times a second. */
 
 import type { Change, Transport } from './api';
 
-const GATHER_MS = 250;
+const GATHER_MS = 100;
 
 type Listener = (changes: readonly Change[] | 'reset') => void;
 
@@ -50,13 +51,14 @@ export class Live {
   private take(change: Change | 'reset'): void {
     if (change === 'reset') this.reset = true;
     else this.gathered.push(change);
-    this.timer ??= setTimeout(() => this.deliver(), GATHER_MS);
+    // Not in this very moment: what came with it is told with it.
+    this.timer ??= setTimeout(() => this.deliver(), 0);
   }
 
   private deliver(): void {
     const changes = this.gathered;
     const reset = this.reset;
-    this.timer = undefined;
+    this.timer = changes.length || reset ? setTimeout(() => this.deliver(), GATHER_MS) : undefined;
     this.gathered = [];
     this.reset = false;
     for (const [listener, execId] of [...this.listeners]) {

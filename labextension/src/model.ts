@@ -217,6 +217,7 @@ export interface StackView {
   journal: string | null;
   store: string | null;
   inline_max_bytes: number | null;
+  executor: string | null;
   options: Record<string, unknown>;
   environment: string[];
   secrets: Record<string, string>;

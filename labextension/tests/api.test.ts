@@ -140,6 +140,27 @@ describe('news', () => {
     expect(sources[0]!.closed).toBe(true);
   });
 
+  it('are told at once when they are the first, and then ten times a second at most', async () => {
+    const { http } = transport(() => json({}), { eventSource });
+    const live = new Live(http);
+    const heard: unknown[] = [];
+    const leave = live.subscribe(null, c => heard.push((c as Change[]).map(change => change.seq)));
+    sources[0]!.say(1);
+    await vi.advanceTimersByTimeAsync(1);
+    expect(heard).toEqual([[1]]);
+    sources[0]!.say(2);
+    sources[0]!.say(3);
+    await vi.advanceTimersByTimeAsync(90);
+    expect(heard).toEqual([[1]]);
+    await vi.advanceTimersByTimeAsync(20);
+    expect(heard).toEqual([[1], [2, 3]]);
+    await vi.advanceTimersByTimeAsync(200);
+    sources[0]!.say(4);
+    await vi.advanceTimersByTimeAsync(1);
+    expect(heard).toEqual([[1], [2, 3], [4]]);
+    leave();
+  });
+
   it('tell everybody to read anew after a lost connection', async () => {
     const { http } = transport(() => json({}), { eventSource });
     const live = new Live(http);

@@ -29,7 +29,7 @@ def test_every_commented_setting_of_init_is_one(kitaru: Kitaru, tmp_path: Path) 
     lines = [text.removeprefix("# ") for text in path.read_text().splitlines() if " = " in text]
     path.write_text("\n".join(lines))
     settings = load_settings({}, tmp_path)
-    assert (settings.durability, settings.inline_max_bytes, len(lines)) == ("power", 16384, 6)
+    assert (settings.durability, settings.inline_max_bytes, len(lines)) == ("power", 16384, 7)
 
 
 def test_a_second_init_changes_nothing_and_says_so(kitaru: Kitaru, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Pages built from the sources as they are, one browser for all tests, a server and a page for each."""
+"""Pages built from the sources as they are; one browser and its pages for all tests, a server for each."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from browsing import Pages
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 from stub import World, serving
 
 ROOT = Path(__file__).parents[2]
+#: A machine under load is slow, not wrong.
+expect.set_options(timeout=30_000)
 CHROMIUM_FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -42,41 +45,30 @@ def world() -> World:
     return World()
 
 
+@pytest.fixture(scope="session")
+def pages(browser: Browser) -> Pages:
+    return Pages(browser)
+
+
 Opener = Callable[..., Page]
 
 
 @pytest.fixture
-def open_page(browser: Browser, world: World, tmp_path: Path) -> Iterator[Opener]:
-    """Open a place of the dashboard. At the end: no error in the console, nothing blocked, no foreign address asked."""
-    pages: list[Page] = []
-    faults: list[str] = []
+def open_page(pages: Pages, world: World) -> Iterator[Opener]:
+    """Open a place of the dashboard."""
     with serving(world) as address:
-
-        def open_at(place: str, *, dark: bool = False, width: int = 1280, height: int = 1000) -> Page:
-            page = browser.new_page(
-                viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light"
-            )
-            pages.append(page)
-            page.on("pageerror", lambda error: faults.append(str(error)))
-            page.on(
-                "console", lambda m: faults.append(m.text) if m.type == "error" and "status of" not in m.text else None
-            )
-            page.on("request", lambda r: faults.append(r.url) if not r.url.startswith((address, "data:")) else None)
-            page.goto(f"{address}/#/{place}")
-            return page
-
-        yield open_at
-        for page in pages:
-            page.close()
+        yield lambda place, **size: pages.open(f"{address}/#/{place}", address, **size)
+        faults = pages.done()
     assert faults == []
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Callable[[Page, str], None]:
-    """Take a screenshot: into ``KITARU_PICTURES``, else a folder of the test."""
-    folder = Path(os.environ.get("KITARU_PICTURES", tmp_path))
+def picture() -> Callable[[Page, str], None]:
+    """Take a screenshot into the folder ``KITARU_PICTURES``, where somebody wants to look."""
+    folder = os.environ.get("KITARU_PICTURES")
 
     def take(page: Page, name: str) -> None:
-        page.screenshot(path=str(folder / f"{name}.png"))
+        if folder:
+            page.screenshot(path=str(Path(folder) / f"{name}.png"))
 
     return take

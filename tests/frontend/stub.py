@@ -16,8 +16,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import samples
 
 from kitaru_nb.model import Artifact, CheckpointCall, Deployment, Execution, LogEntry, Wait, to_json
+from kitaru_nb.stacks.views import StackView
 from kitaru_nb.surfaces.frontend import static_folder
-from kitaru_nb.surfaces.operations.base import StackView
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "

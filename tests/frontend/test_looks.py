@@ -13,7 +13,7 @@ from playwright.sync_api import Page, expect
 from stub import World
 
 from kitaru_nb.model import Deployment
-from kitaru_nb.surfaces.operations.base import StackView
+from kitaru_nb.stacks.views import StackView
 
 Opener = Callable[..., Page]
 Picture = Callable[[Page, str], None]
@@ -33,10 +33,12 @@ VIEWS = {
 }
 
 
-def faults(page: Page) -> list[str]:
-    """What axe-core finds in a page, each with the places."""
-    page.evaluate(f"{AXE.read_text()};0")  # evaluated, as a script of the page it would be blocked
-    found = page.evaluate("axe.run({resultTypes: ['violations']}).then(r => r.violations)")
+def faults(page: Page, rules: list[str] | None = None) -> list[str]:
+    """What axe-core finds in a page by all rules, or by some; each with the places."""
+    if not page.evaluate("'axe' in window"):
+        page.evaluate(f"{AXE.read_text()};0")  # evaluated, as a script of the page it would be blocked
+    options = {"resultTypes": ["violations"]} | ({"runOnly": rules} if rules else {})
+    found = page.evaluate("options => axe.run(options).then(r => r.violations)", options)
     return [
         f"{v['id']}: {[n['html'][:200] + str(n.get('failureSummary'))[:200] for n in v['nodes'][:4]]}" for v in found
     ]
@@ -56,24 +58,32 @@ def rich(world: World) -> World:
     ]
     url = "postgresql://kitaru:${PGPASSWORD}@db/kitaru"
     world.stacks = [
-        StackView("local", "thread", None, None, None, {}, (), {}, built_in=True, used=False),
+        StackView("local", "thread", None, None, None, None, {}, (), {}, built_in=True, used=False),
         StackView(
-            "team", "kubernetes", url, "s3://bucket", 0, {}, ("REGION",), {"KEY": "a/b"}, built_in=False, used=True
+            name="team",
+            runner="kubernetes",
+            journal=url,
+            store="s3://bucket",
+            inline_max_bytes=0,
+            executor="dask",
+            options={},
+            environment=("REGION",),
+            secrets={"KEY": "a/b"},
+            built_in=False,
+            used=True,
         ),
     ]
     return world
 
 
-SCHEMES = ("light", "dark")
-
-
 def looked_at(page: Page, picture: Picture, name: str) -> list[str]:
-    """Faults of a page in both schemes, each with a picture."""
-    found = []
-    for scheme in SCHEMES:
-        page.emulate_media(color_scheme=scheme)
-        picture(page, f"{name}-{scheme}")
-        found += [f"{scheme}: {fault}" for fault in faults(page)]
+    """Faults of a page in both schemes, each with a picture. In the dark only colours differ."""
+    picture(page, f"{name}-light")
+    found = faults(page)
+    page.emulate_media(color_scheme="dark")
+    picture(page, f"{name}-dark")
+    found += [f"dark: {fault}" for fault in faults(page, ["color-contrast"])]
+    page.emulate_media(color_scheme="light")
     return found
 
 

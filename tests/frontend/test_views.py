@@ -278,7 +278,8 @@ def test_cancelling_asks_once_more(open_page: Opener, world: World) -> None:
     page.get_by_role("button", name="Keep it", exact=True).click()
     assert world.posted == []
     page.get_by_role("button", name="Cancel…").click()
-    page.get_by_role("button", name="Cancel it for good").click()
+    with page.expect_response(lambda answer: answer.url.endswith("/cancel")):
+        page.get_by_role("button", name="Cancel it for good").click()
     expect(page.get_by_role("button", name="Cancel…")).to_be_visible()
     assert world.posted == [(f"executions/{samples.EXEC}/cancel", {})]
 

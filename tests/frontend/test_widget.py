@@ -9,22 +9,19 @@ from pathlib import Path
 
 import pytest
 import samples
-from playwright.sync_api import Browser, Page, expect
+from browsing import Pages
+from playwright.sync_api import Page, expect
 from stub import World, serving
 
 HERE = Path(__file__).parent
 
 
 @pytest.fixture
-def panel(browser: Browser, world: World) -> Iterator[Page]:
+def panel(pages: Pages, world: World) -> Iterator[Page]:
     """A page with the panel of an execution, talking to a kernel."""
-    faults: list[str] = []
     with serving(world, HERE) as address:
-        page = browser.new_page(viewport={"width": 1000, "height": 900})
-        page.on("pageerror", lambda error: faults.append(str(error)))
-        page.goto(f"{address}/widget.html?execution={samples.EXEC}")
-        yield page
-        page.close()
+        yield pages.open(f"{address}/widget.html?execution={samples.EXEC}", address)
+        faults = pages.done()
     assert faults == []
 
 
@@ -65,3 +62,27 @@ def test_a_panel_that_is_closed_leaves_nothing(panel: Page) -> None:
     panel.evaluate("leave()")
     assert panel.evaluate("document.getElementById('place').childElementCount") == 0
     assert panel.evaluate("[...model.listeners.values()].every(l => l.length === 0)")
+
+
+def test_what_users_and_models_wrote_is_text_also_where_the_kernel_sends_it(panel: Page, world: World) -> None:
+    """Deep and long values, too, leave the page at work."""
+    deep = samples.artifact("load", "output", "…", size=200_000)
+    text = "text/plain; charset=utf-8"
+    long = samples.artifact("chart", samples.HOSTILE, samples.HOSTILE, size=10_000_000, media_type=text)
+    world.contents[deep.artifact_id] = b"[" * 100_000 + b"]" * 100_000
+    world.contents[long.artifact_id] = (samples.HOSTILE + "word " * 2_000_000).encode()
+    made = {"load": (deep,), "chart": (long,)}
+    world.calls = [replace(c, artifacts=made.get(c.call_id, c.artifacts)) for c in world.calls]
+    world.change(samples.EXEC, flow_name=samples.HOSTILE, waits=(samples.wait(samples.HOSTILE, question="Why?"),))
+    change = {"seq": 1, "exec_id": samples.EXEC, "kind": "checkpoint.completed", "key": "", "at": 0}
+    panel.evaluate("changes => model.tell('msg:custom', {kitaru: 'changes', changes})", [change])
+    expect(panel.get_by_role("heading", name="onerror=").first).to_be_visible()
+    for name in ("load", "chart"):
+        panel.get_by_role("treeitem", name=re.compile(f"^{name}")).click()
+        panel.get_by_role("button", name="Load all").click()
+        expect(panel.locator(".kt-artifact")).to_contain_text("[" if name == "load" else "onerror=")
+        panel.get_by_role("tab", name="Inputs").click()
+        expect(panel.get_by_role("tab", name="Inputs")).to_have_attribute("aria-selected", "true")
+    assert panel.evaluate("window.hacked") is None
+    assert panel.locator(".kt-panel img, .kt-panel script").count() == 0
+    assert panel.evaluate("!/[\\u202e\\u0000\\u001b]/.test(document.body.innerText)")

@@ -186,11 +186,16 @@ async def test_only_the_tools_that_the_role_allows_are_there(
 ) -> None:
     with serving(runtime, tmp_path) as served:
         async with over_http(served, role) as client:
-            names = {tool.name for tool in (await client.list_tools()).tools}
+            tools = {tool.name: tool.annotations for tool in (await client.list_tools()).tools}
+            names = set(tools)
             assert there in names
             assert missing not in names
             if missing is None:
                 assert names == {operation.tool_name for operation in OPERATIONS}
+                said = {name: (found.read_only_hint, found.destructive_hint) for name, found in tools.items() if found}
+                assert said == {o.tool_name: (o.read_only, o.destructive) for o in OPERATIONS}
+                assert said["kitaru_executions_list"] == (True, False)
+                assert said["kitaru_executions_cancel"] == (False, True)
             else:
                 refused = await client.call_tool(missing, {})
                 assert refused.is_error

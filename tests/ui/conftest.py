@@ -1,4 +1,4 @@
-"""One browser and two JupyterLabs for all tests of this folder, without and with the extension; a page for each."""
+"""One browser and two JupyterLabs for all tests of this folder, without and with the extension."""
 
 from __future__ import annotations
 

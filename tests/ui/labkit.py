@@ -1,4 +1,4 @@
-"""A real JupyterLab on loopback, driven in a real Chromium."""
+"""A real JupyterLab on loopback, driven in a real Chromium. Its server serves Notebook 7, too."""
 
 from __future__ import annotations
 
@@ -17,10 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "test-token"
+AXE = ROOT / "labextension" / "node_modules" / "axe-core" / "axe.min.js"
+#: A machine under load is slow, not wrong.
+expect.set_options(timeout=60_000)
 CHROMIUM_FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -48,6 +51,14 @@ class Lab:
             return found
 
 
+def faults(page: Page, place: str) -> list[str]:
+    """What axe-core finds wrong in a part of a page, each with the places."""
+    if not page.evaluate("'axe' in window"):
+        page.evaluate(f"{AXE.read_text()};0")
+    found = page.evaluate("place => axe.run(place, {resultTypes: ['violations']}).then(r => r.violations)", place)
+    return [f"{v['id']}: {[n['html'][:200] + str(n.get('failureSummary')) for n in v['nodes'][:4]]}" for v in found]
+
+
 def free_port() -> int:
     """A port that nobody listens on."""
     with socket.socket() as probe:
@@ -71,7 +82,8 @@ def jupyter_lab(root: Path, private: Path, environment: dict[str, str], *, exten
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}"]
     command += ["--ServerApp.port_retries=0", f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={root}"]
     command += ["--LabApp.extension_manager=readonly", "--LabApp.expose_app_in_browser=True"]
-    server = {"kitaru_nb": extended}
+    command += ["--JupyterNotebookApp.expose_app_in_browser=True"]
+    server = {"kitaru_nb": extended, "notebook": True}
     command += [f"--ServerApp.jpserver_extensions={server}"]
     if extended:
         command += [f"--LabServerApp.extra_labextensions_path={_built_extension(private)}"]
@@ -83,6 +95,8 @@ def jupyter_lab(root: Path, private: Path, environment: dict[str, str], *, exten
             _until_up(url, process, private / "lab.log")
             yield Lab(url, root, environment)
         finally:
+            if (page := _open.pop(url, None)) is not None and not page.is_closed():
+                page.context.close()
             process.terminate()
             process.wait(30)
 
@@ -110,40 +124,55 @@ def _until_up(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     raise RuntimeError(f"JupyterLab did not come up: {log.read_text()}")
 
 
+#: The page of each server, by its address: to load JupyterLab costs more than most of the tests.
+_open: dict[str, Page] = {}
+
+
+def lab_page(browser: Browser, lab: Lab) -> Page:
+    """The page with JupyterLab, in which all notebooks of a server are opened."""
+    if (known := _open.get(lab.url)) is not None and not known.is_closed():
+        return known
+    page = _open[lab.url] = browser.new_context(viewport={"width": 1280, "height": 1500}).new_page()
+    page.goto(f"{lab.url}/lab?token={TOKEN}")
+    # Commands that come before the workspace is restored are undone by it.
+    page.wait_for_function("() => window.jupyterapp?.restored.then(() => true)", timeout=120_000)
+    page.wait_for_selector("body[data-jp-theme-name]", state="attached")
+    return page
+
+
+#: The notebook of this path is open, its kernel is connected and has nothing to do.
+_READY = """path => {
+    const open = window.jupyterapp?.shell?.currentWidget;
+    const kernel = open?.sessionContext?.session?.kernel;
+    return open?.sessionContext?.isReady && open.sessionContext.path === path
+        && kernel?.connectionStatus === 'connected' && kernel.status === 'idle';
+}"""
+
+
 class NotebookPage:
-    """One notebook, open in a page."""
+    """One notebook, open in the page of its JupyterLab."""
 
     def __init__(self, browser: Browser, lab: Lab, name: str, *, dark: bool = False) -> None:
-        self.page: Page = browser.new_page(viewport={"width": 1280, "height": 1500})
-        # A workspace of its own, else JupyterLab opens what the page before had open.
-        self.page.goto(f"{lab.url}/lab/workspaces/{Path(name).stem}/tree/{name}?token={TOKEN}")
-        self.page.wait_for_function(
-            "name => { const w = window.jupyterapp?.shell?.currentWidget;"
-            " return w?.sessionContext?.isReady && w.sessionContext.path === name"
-            " && w.sessionContext.session?.kernel?.connectionStatus === 'connected'"
-            " && w.sessionContext.session.kernel.status === 'idle' }",
-            arg=name,
-            timeout=120_000,
+        self.page: Page = lab_page(browser, lab)
+        self.theme(dark)
+        self.page.evaluate(
+            "() => { const { shell } = window.jupyterapp; shell.collapseLeft();"
+            " [...shell.widgets('main')].forEach(widget => widget.dispose()) }"
         )
-        # Commands that come before the workspace is restored are undone by it.
-        self.page.evaluate("() => window.jupyterapp.restored.then(() => true)")
-        self.page.wait_for_selector("body[data-jp-theme-name]", state="attached")
-        self.command("apputils:change-theme", {"theme": f"JupyterLab {'Dark' if dark else 'Light'}"})
-        light = "false" if dark else "true"
-        self.page.wait_for_selector(f'body[data-jp-theme-light="{light}"]', state="attached")
-        self.command("application:toggle-left-area")
+        self.command("docmanager:open", {"path": name})
+        self.page.wait_for_function(_READY, arg=name, timeout=120_000)
 
-    def command(self, name: str, arguments: dict[str, Any] | None = None) -> Any:
+    def command(self, name: str, arguments: dict[str, Any] | None = None) -> None:
         """Execute a JupyterLab command and wait for it."""
-        return self.page.evaluate(
+        answer = self.page.evaluate(
             "([name, args]) => window.jupyterapp.commands.execute(name, args).then(() => true, e => String(e))",
             [name, arguments or {}],
         )
+        assert answer is True, answer
 
     def run_all(self) -> None:
         """Run all cells, until the last one or the first that stops."""
-        answer = self.command("notebook:run-all-cells")
-        assert answer is True, answer
+        self.command("notebook:run-all-cells")
         self.idle()
 
     def run_cell(self, index: int) -> None:
@@ -151,6 +180,13 @@ class NotebookPage:
         self.page.evaluate("i => { window.jupyterapp.shell.currentWidget.content.activeCellIndex = i }", index)
         self.command("notebook:run-cell")
         self.idle()
+
+    def set_source(self, index: int, source: str) -> None:
+        """Change a cell as typing does."""
+        self.page.evaluate(
+            "([i, text]) => window.jupyterapp.shell.currentWidget.content.widgets[i].model.sharedModel.setSource(text)",
+            [index, source],
+        )
 
     def idle(self) -> None:
         """Wait until the kernel has nothing to do."""
@@ -184,21 +220,61 @@ class NotebookPage:
         self.idle()
 
     def close(self) -> None:
-        """Close the page; its kernel lives on."""
-        self.page.close()
+        """Close the notebook without saving it; its kernel lives on."""
+        self.page.evaluate("() => window.jupyterapp.shell.currentWidget.dispose()")
 
     def open_side_panel(self, command: str) -> Any:
         """The extension's side panel after this command, for locators."""
-        assert self.command(command) is True
+        self.command(command)
         return self.page.locator("#kitaru-panel")
 
-    def badges(self) -> list[str]:
-        """What the extension says of each cell, or nothing."""
-        found: list[str] = self.page.evaluate(
-            "() => window.jupyterapp.shell.currentWidget.content.widgets.map(c => c.node.dataset.kitaru || '')"
+    def expect_badges(self, *states: str) -> None:
+        """Wait until the extension says this of the cells, from the first on; '' is for one without a badge."""
+        for index, state in enumerate(states):
+            badge = self.page.locator(".jp-Cell").nth(index).locator(":scope > .kt-cell-badge")
+            if state:
+                expect(badge).to_have_attribute("data-state", state)
+            else:
+                expect(badge).to_have_count(0)
+
+    def theme(self, dark: bool) -> None:
+        """Change to JupyterLab's dark or light theme."""
+        self.command("apputils:change-theme", {"theme": f"JupyterLab {'Dark' if dark else 'Light'}"})
+        light = "false" if dark else "true"
+        self.page.wait_for_selector(f'body[data-jp-theme-light="{light}"]', state="attached")
+
+    def tool(self, name: str) -> Any:
+        """A button of the notebook's toolbar, for locators."""
+        return self.page.locator(f'.jp-NotebookPanel-toolbar [data-jp-item-name="{name}"] jp-button')
+
+    def begin_cell(self, index: int) -> None:
+        """Run one cell and don't wait for it."""
+        self.page.evaluate(
+            "i => { window.jupyterapp.shell.currentWidget.content.activeCellIndex = i;"
+            " window.jupyterapp.commands.execute('notebook:run-cell') }",
+            index,
         )
-        return found
 
     def picture(self, path: Path) -> None:
         """A screenshot."""
         self.page.screenshot(path=str(path))
+
+    def picture_in_both_themes(self, path: Path) -> None:
+        """A screenshot in the light theme, and one in the dark theme."""
+        self.picture(path.with_stem(f"{path.stem}-light"))
+        self.theme(dark=True)
+        self.picture(path.with_stem(f"{path.stem}-dark"))
+        self.theme(dark=False)
+
+
+class Notebook7Page(NotebookPage):
+    """One notebook, open in Notebook 7 of the same server, on a page of its own."""
+
+    def __init__(self, browser: Browser, lab: Lab, name: str) -> None:
+        self.page = browser.new_context(viewport={"width": 1280, "height": 1500}).new_page()
+        self.page.goto(f"{lab.url}/notebooks/{name}?token={TOKEN}")
+        self.page.wait_for_function(_READY, arg=name, timeout=120_000)
+
+    def close(self) -> None:
+        """Close the page; the kernel lives on."""
+        self.page.context.close()

@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import nbformat
-import pytest
 from labkit import Lab, NotebookPage
 from playwright.sync_api import Browser, expect
 
@@ -57,28 +56,25 @@ def ran(side: Path) -> list[str]:
     return side.read_text().split()
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_run_all_stops_at_the_form_and_goes_on_after_its_button(
-    lab: Lab, browser: Browser, pictures: Path, dark: bool
-) -> None:
-    name = f"approve-{'dark' if dark else 'light'}"
+def test_run_all_stops_at_the_form_and_goes_on_after_its_button(lab: Lab, browser: Browser, pictures: Path) -> None:
+    name = "approve"
     side = write(lab, name)
-    page = NotebookPage(browser, lab, f"{name}.ipynb", dark=dark)
+    page = NotebookPage(browser, lab, f"{name}.ipynb")
     page.run_all()
     form = page.outputs_of(4)
-    expect(form.get_by_role("button", name="Approve")).to_be_visible(timeout=30_000)
-    assert "Publish this post?" in page.texts()[4]
-    assert "waiting for an answer to 'approve'" in page.texts()[4]
-    assert (page.texts()[5], page.texts()[6]) == ("", "")
-    assert page.idle() is None  # the kernel is free while the question is open
-    page.picture(pictures / f"{name}-waiting.png")
+    expect(form.get_by_role("button", name="Approve")).to_be_visible()
+    expect(form).to_contain_text("Publish this post?")
+    expect(form).to_contain_text("waiting for an answer to 'approve'")
+    page.idle()  # the kernel is free while the question is open
+    assert page.texts()[5:] == ["", ""]
+    page.picture_in_both_themes(pictures / f"{name}-waiting.png")
     form.get_by_role("button", name="Approve").click()
-    expect(form.get_by_text("answered: true")).to_be_visible(timeout=30_000)
+    expect(form.get_by_text("answered: true")).to_be_visible()
     expect(form.get_by_role("button")).to_have_count(0)
     page.picture(pictures / f"{name}-answered.png")
     page.run_all()
-    expect(page.outputs_of(6).get_by_text("final (True,")).to_be_visible(timeout=30_000)
-    page.picture(pictures / f"{name}-done.png")
+    expect(page.outputs_of(6).get_by_text("final (True,")).to_be_visible()
+    page.picture_in_both_themes(pictures / f"{name}-done.png")
     assert ran(side) == ["research", "draft", "publish"]
     page.close()
 
@@ -87,12 +83,12 @@ def test_an_answer_from_elsewhere_while_the_kernel_is_gone(lab: Lab, browser: Br
     side = write(lab, "elsewhere")
     page = NotebookPage(browser, lab, "elsewhere.ipynb")
     page.run_all()
-    expect(page.outputs_of(4).get_by_role("button", name="Reject")).to_be_visible(timeout=30_000)
+    expect(page.outputs_of(4).get_by_role("button", name="Reject")).to_be_visible()
     page.end_kernel()
     answer_elsewhere(lab, False)
     page.start_kernel()
     page.run_all()
-    expect(page.outputs_of(6).get_by_text("final (False,")).to_be_visible(timeout=30_000)
+    expect(page.outputs_of(6).get_by_text("final (False,")).to_be_visible()
     assert ran(side) == ["research", "draft", "publish"]
     page.picture(pictures / "elsewhere-done.png")
     page.close()
@@ -106,16 +102,16 @@ def test_a_form_with_fields_tells_what_is_wrong_and_takes_what_is_right(
     page.run_all()
     form = page.outputs_of(4)
     send = form.get_by_role("button", name="Send")
-    expect(send).to_be_visible(timeout=30_000)
+    expect(send).to_be_visible()
     stars = form.get_by_label("stars")
     stars.fill("many")
     send.click()
-    expect(form.get_by_text("expected a whole number")).to_be_visible(timeout=30_000)
+    expect(form.get_by_text("expected a whole number")).to_be_visible()
     page.picture(pictures / "review-wrong.png")
     stars.fill("5")
     form.get_by_label("tone").select_option("dry")
     send.click()
-    expect(form.get_by_text("answered:")).to_be_visible(timeout=30_000)
+    expect(form.get_by_text("answered:")).to_be_visible()
     page.run_all()
-    expect(page.outputs_of(6).get_by_text("final (5,")).to_be_visible(timeout=30_000)
+    expect(page.outputs_of(6).get_by_text("final (5,")).to_be_visible()
     page.close()

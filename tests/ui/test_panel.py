@@ -31,7 +31,7 @@ def shown_panel(page: NotebookPage) -> Any:
     """The panel below the last cell. A Run All that stops at the wait doesn't get there."""
     page.run_cell(PANEL)
     panel = page.outputs_of(PANEL).locator(".kt-panel")
-    expect(panel.get_by_role("treeitem", name=re.compile("^measure, "))).to_be_visible(timeout=60_000)
+    expect(panel.get_by_role("treeitem", name=re.compile("^measure, "))).to_be_visible()
     return panel
 
 
@@ -47,12 +47,12 @@ def test_an_answer_in_the_panel_counts_while_the_kernel_stands_still(
     os.kill(kernel, signal.SIGSTOP)
     try:
         panel.get_by_role("button", name="Approve").click()
-        expect(panel.get_by_text("The execution goes on.")).to_be_visible(timeout=30_000)
+        expect(panel.get_by_text("The notebook goes on.")).to_be_visible()
         assert answers(extended_lab, "panel") == [("approve", True, "jupyter")]
     finally:
         os.kill(kernel, signal.SIGCONT)
-    expect(page.outputs_of(LAST)).to_contain_text("final 6.5 knots: True", timeout=60_000)
-    expect(panel.get_by_role("treeitem", name=re.compile("^publish, "))).to_be_visible(timeout=30_000)
+    expect(page.outputs_of(LAST)).to_contain_text("final 6.5 knots: True")
+    expect(panel.get_by_role("treeitem", name=re.compile("^publish, "))).to_be_visible()
     page.picture(pictures / "panel-done.png")
     page.close()
 
@@ -74,14 +74,14 @@ def test_the_panel_asks_the_kernel_where_no_server_answers_also_while_a_cell_run
     )
     try:
         panel.get_by_role("button", name="Approve").click()
-        expect(panel.get_by_text("The execution goes on.")).to_be_visible(timeout=30_000)
+        expect(panel.get_by_text("Run the notebook’s cell again, or Run All, to go on.")).to_be_visible()
         assert answers(lab, "kernel") == [("approve", True, "notebook")]
         page.picture(pictures / "kernel-panel-busy.png")
     finally:
         gate.touch()
     page.run_cell(WAIT)
     page.run_cell(WAIT + 1)
-    expect(panel.get_by_role("treeitem", name=re.compile("^publish, "))).to_be_visible(timeout=30_000)
+    expect(panel.get_by_role("treeitem", name=re.compile("^publish, "))).to_be_visible()
     page.picture(pictures / "kernel-panel-done.png")
     page.close()
 
@@ -198,12 +198,25 @@ def test_the_panel_reads_well_without_widgets(runtime: Runtime, waiting: str, pa
 
 
 def test_what_a_user_wrote_is_escaped_in_the_still_panel(runtime: Runtime) -> None:
-    evil = "<script>alert(1)</script>"
+    evil = "<script>alert(1)</script>\u202egnp.exe\x1b[31m"
     exec_id = create_execution(runtime, flows.brief, {"topic": evil}).exec_id
     advance(runtime, exec_id, flows.brief, poll_seconds=0.0)
-    _, html = still(KitaruClient(runtime).executions.get(exec_id))
+    plain, html = still(KitaruClient(runtime).executions.get(exec_id))
     assert "<script" not in html
     assert "&lt;script&gt;" in html
+    assert not re.search("[\u202e\x1b]", html + plain)
+    assert "\\u202egnp.exe\\x1b[31m" in html
+
+
+def test_the_still_panel_says_the_same_where_drawings_and_styles_are_taken_out(runtime: Runtime, waiting: str) -> None:
+    """As GitHub does with a notebook's outputs."""
+    _, html = still(KitaruClient(runtime).executions.get(waiting))
+    left = re.sub(r'<svg.*?</svg>| (style|class|id)="[^"]*"', "", html, flags=re.DOTALL)
+    words = re.sub(r"<[^>]+>", "\n", left)
+    said = [line for line in words.split("\n") if line.strip()]
+    assert said[:2] == ["brief", "waiting"]
+    assert said[-3:] == ["  · topic", "  ✓ research ← topic", "  ‖ approve"]
+    assert "%kitaru input approve true" in said
 
 
 def test_a_long_execution_is_cut_in_the_text(runtime: Runtime) -> None:

@@ -96,8 +96,9 @@ def replay(
         list[str] | None,
         typer.Option(
             "--override",
-            metavar="KEY=VALUE",
-            help="Instead use this outcome (checkpoint.NAME), input (arguments.NAME) or answer (wait.NAME).",
+            metavar="KEY=JSON",
+            help="Use instead: checkpoint.NAME=JSON its outcome, arguments.NAME=JSON its inputs, wait.NAME=JSON its "
+            "answer.",
         ),
     ] = None,
     overrides: Annotated[str | None, typer.Option(metavar="JSON", help="Overrides as one JSON object.")] = None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +17,9 @@ from kitaru_nb.surfaces.deployment_view import (
     moved_blocks,
 )
 from kitaru_nb.surfaces.render import Line, Span, command_line, line
+
+if TYPE_CHECKING:
+    from kitaru_nb.model import Deployment
 
 app = typer.Typer(
     cls=QuickGroup,
@@ -136,21 +139,16 @@ def invoke(
         list[str] | None, typer.Option("--input", "-i", metavar="NAME=VALUE", help="JSON, else text; repeatable.")
     ] = None,
     args: Annotated[str | None, typer.Option("--args", metavar="JSON", help="Inputs as one JSON object.")] = None,
-    stack: Annotated[str | None, typer.Option(help="Where it runs; default: the deployment's.")] = None,
+    stack: Annotated[str | None, typer.Option(help="Where it runs and is kept; default: the deployment's.")] = None,
     key: Annotated[str | None, typer.Option(help="The same key is the same execution, never a second one.")] = None,
     detach: Detach = False,
 ) -> Answer:
     """Start an execution of a deployment. Exit codes: 0 done, 1 failed, 75 it waits for an answer."""
     from kitaru_nb.client import KitaruClient
 
-    client = KitaruClient()
+    client = KitaruClient(stack=stack)
     deployment = client.deployments.get(flow, version=version, tag=tag)
-    known = deployment.parameters.get("properties", {})
-    given = {**json_object("--args", args), **pairs("--input", inputs)}
-    for text in inputs or ():  # for a text input what was typed is the text, also where it could be a number
-        name, _, value = text.partition("=")
-        if known.get(name, {}).get("type") == "string":
-            given[name] = value
+    given = {**json_object("--args", args), **typed_inputs(deployment, inputs)}
     handle = client.deployments.invoke(deployment.deployment_id, inputs=given, stack=stack, key=key)
     if not detach:
         return follow(client, handle.exec_id, Before())
@@ -158,6 +156,17 @@ def invoke(
     watch = command_line("watch", f"kitaru executions logs {handle.exec_id} --follow")
     item = {"exec_id": handle.exec_id, "deployment": deployment.deployment_id, "status": handle.status.value}
     return Answer([head, watch], item=item)
+
+
+def typed_inputs(deployment: Deployment, inputs: list[str] | None) -> dict[str, Any]:
+    """Inputs as typed: for a text input what was typed is the text, also where it could be a number."""
+    known = deployment.parameters.get("properties", {})
+    given: dict[str, Any] = pairs("--input", inputs)
+    for text in inputs or ():
+        name, _, value = text.partition("=")
+        if known.get(name, {}).get("type") == "string":
+            given[name] = value
+    return given
 
 
 command(app, "deployments.invoke")(invoke)

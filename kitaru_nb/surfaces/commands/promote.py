@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 app = typer.Typer(rich_markup_mode=None)
 
 Tags = Annotated[list[str] | None, typer.Option("--tag", metavar="TAG", help="Routes to it from now on; repeatable.")]
-Stack = Annotated[str, typer.Option(help="Where its executions run.")]
+Stack = Annotated[str | None, typer.Option(help="Where its executions run and are kept; default: the stack in use.")]
 Name = Annotated[str | None, typer.Option(help="Of the flow; default: the file's or function's name.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would ship; store nothing.")]
 
@@ -27,7 +27,7 @@ def promote(
     notebook: Annotated[Path, typer.Argument(metavar="NOTEBOOK.ipynb", help="The notebook.")],
     name: Name = None,
     tag: Tags = None,
-    stack: Stack = "local",
+    stack: Stack = None,
     dry_run: DryRun = False,
     rehearse: Annotated[
         bool, typer.Option("--rehearse", help="First run it in a clean process against what was recorded.")
@@ -42,7 +42,7 @@ def deploy(
     target: Annotated[str, typer.Argument(metavar="FILE.py:FLOW", help="A flow in a script, or package.module:flow.")],
     name: Name = None,
     tag: Tags = None,
-    stack: Stack = "local",
+    stack: Stack = None,
     inputs: Annotated[
         list[str] | None,
         typer.Option(
@@ -61,7 +61,7 @@ def _create(
     target: str | Path,
     name: str | None,
     tags: list[str] | None,
-    stack: str,
+    stack: str | None,
     *,
     dry_run: bool,
     rehearse: bool,
@@ -75,13 +75,17 @@ def _create(
         import nbformat
     assert nbformat  # what reads notebooks finds it loaded
 
-    client = KitaruClient()
+    client = KitaruClient(stack=stack)
+    here = KitaruClient().runtime
     with spinner(f"packages {target}"):
         if dry_run:
-            snapshot = build(client.runtime, target, name=name, rehearse=rehearse, defaults=defaults)
+            snapshot = build(client.runtime, target, name=name, rehearse=rehearse, defaults=defaults, recorded=here)
             return Answer(shipping_blocks(snapshot), item=_shipping(snapshot))
-        made = client.deployments.create(target, name=name, tags=tags or (), stack=stack, rehearse=rehearse, **defaults)
-    return Answer(deployed_blocks(made), item=record(made))
+        made = client.deployments.create(
+            target, name=name, tags=tags or (), stack=stack, rehearse=rehearse, recorded=here, **defaults
+        )
+    elsewhere = client.runtime.settings.journal_url != here.settings.journal_url
+    return Answer(deployed_blocks(made, elsewhere=elsewhere), item=record(made))
 
 
 def _shipping(snapshot: Snapshot) -> dict[str, Any]:

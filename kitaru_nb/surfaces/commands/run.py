@@ -14,8 +14,9 @@ from kitaru_nb.surfaces.console import Answer, command, exit_code, is_machine, i
 from kitaru_nb.surfaces.render import GLYPHS, Line, Span, escaped, line, utc_now
 
 if TYPE_CHECKING:
+    from kitaru_nb.cells.notebook import Progress
     from kitaru_nb.client import KitaruClient
-    from kitaru_nb.headless import NotebookOutcome, Progress
+    from kitaru_nb.headless import NotebookOutcome
 
 app = typer.Typer(rich_markup_mode=None)
 

@@ -13,7 +13,7 @@ import typer
 from kitaru_nb import __version__
 from kitaru_nb.config import DEFAULT_INLINE_MAX_BYTES, HOME_FOLDER, load_settings
 from kitaru_nb.errors import KitaruBackendError
-from kitaru_nb.journal.open import open_journal
+from kitaru_nb.journal.open import open_journal, shown
 from kitaru_nb.model import ExecutionStatus, to_json
 from kitaru_nb.surfaces.console import Answer, command
 from kitaru_nb.surfaces.render import Block, Line, Span, command_line, line, overview_blocks, status_span, utc_now
@@ -40,6 +40,9 @@ _CONFIG = f"""\
 
 # How long a silent worker on another host keeps its execution.
 # lease_seconds = 30
+
+# Where submitted checkpoints run: "threads", "dask" (processes of this machine), "dask://HOST:PORT".
+# executor = "threads"
 """
 _IGNORE = (
     "# Executions and their values stay out of version control; the settings don't.\n*\n!.gitignore\n!config.toml\n"
@@ -87,7 +90,7 @@ def status() -> Answer:
         waits = journal.waits(limit=10)
     item = {
         "home": str(settings.home),
-        "journal": settings.journal_url,
+        "journal": shown(settings.journal_url),
         "executions": {s.value: number for s, number in counts.items()},
         "pending_waits": [to_json(wait) for wait in waits],
     }
@@ -108,12 +111,13 @@ def info() -> Answer:
         "executable": sys.executable,
         "platform": platform.platform(),
         "home": str(settings.home),
-        "journal": settings.journal_url,
+        "journal": shown(settings.journal_url),
         "store": settings.store_url,
         "inline_max_bytes": settings.inline_max_bytes,
         "durability": settings.durability,
         "trust_pickle": settings.trust_pickle,
         "lease_seconds": settings.lease_seconds,
+        "executor": settings.executor,
     }
     return Answer([Line((Span(f"{name:<17}", "dim"), Span(str(value)))) for name, value in item.items()], item=item)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from html import escape
 
 from kitaru_nb.surfaces.notebook.calls import (
     DONE,
@@ -16,7 +15,7 @@ from kitaru_nb.surfaces.notebook.calls import (
     CallTree,
     folded,
 )
-from kitaru_nb.surfaces.notebook.display import FONT, MUTED, TEXT, seconds_text
+from kitaru_nb.surfaces.notebook.display import FONT, MUTED, TEXT, escape, seconds_text
 
 #: Of the calls on one level, this many of the last ones are shown unfolded.
 SHOWN = 12

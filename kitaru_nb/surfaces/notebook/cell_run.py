@@ -15,7 +15,7 @@ from kitaru_nb.core.logs import captured
 from kitaru_nb.core.retry import Retry
 from kitaru_nb.core.run import Run
 from kitaru_nb.errors import KitaruUsageError, Paused
-from kitaru_nb.journal.fold import unpack_artifact
+from kitaru_nb.journal.fold import Outputs
 from kitaru_nb.model import Event
 from kitaru_nb.surfaces.adapters.automatic import install_imported
 from kitaru_nb.surfaces.notebook import display, tracebacks
@@ -278,6 +278,6 @@ def _remembering(token: Callable[[Any], str | None]) -> Callable[[Any], str | No
 
 def _tokens_after(event: Event, exec_id: str) -> dict[str, str | None]:
     """Tokens of the variables as the cell left them."""
-    found = {n: unpack_artifact(a, None, exec_id).token for a in event.body["outputs"] for n in a.get("names", ())}
+    found = {name: artifact.token for artifact in Outputs(event, exec_id) for name in artifact.names}
     found.update(event.body["cell"]["after"])
     return found

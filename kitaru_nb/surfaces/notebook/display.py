@@ -1,7 +1,8 @@
 """What a notebook shows: mime bundles that read well live, saved, on GitHub, and as plain text.
 
 ``text/plain`` holds no id and no time, so that stored outputs compare equal; those go to the output's metadata. With
-``KITARU_CI=1`` only the plain text is shown. Everything that a user or model wrote is escaped.
+``KITARU_CI=1`` only the plain text is shown. Everything that a user or model wrote is escaped, also what would deceive
+a reader: control characters and bidi overrides.
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from html import escape
+from html import escape as escaped_html
 from typing import TYPE_CHECKING, Any
 
 from kitaru_nb.core.answers import describe_schema, example
 from kitaru_nb.core.engine import WaitRequest
 from kitaru_nb.model import Event
 from kitaru_nb.surfaces.notebook.calls import one_line, tokens_in
+from kitaru_nb.surfaces.render import escaped
 
 if TYPE_CHECKING:
     from kitaru_nb.core.runtime import Runtime
@@ -39,10 +41,15 @@ def publish(
     live: Mapping[str, Any] | None = None,
 ) -> None:
     """Show a bundle of plain text and HTML; ``live`` has richer forms of it, for front ends that know them."""
-    data: dict[str, Any] = {"text/plain": plain}
+    data: dict[str, Any] = {"text/plain": escaped(plain, lines=True)}
     if os.environ.get("KITARU_CI") != "1":
         data |= {"text/html": html, **(live or {})}
     shell.display_pub.publish(data, {"kitaru": dict(metadata)} if metadata else {})
+
+
+def escape(text: str) -> str:
+    """Text as HTML that shows each of its characters: none is markup, none changes how others are read."""
+    return escaped_html(escaped(text, lines=True))
 
 
 def card(colour: str, body: str) -> str:

@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Mapping
 from copy import copy
 from functools import partial
-from html import escape
 from typing import Any
 
 import ipywidgets as widgets  # type: ignore[import-untyped]
@@ -15,7 +14,7 @@ from kitaru_nb.core import control
 from kitaru_nb.core.engine import WaitRequest
 from kitaru_nb.core.runtime import Runtime
 from kitaru_nb.errors import KitaruConflictError, KitaruError
-from kitaru_nb.surfaces.notebook.display import GREEN, RED, card, muted
+from kitaru_nb.surfaces.notebook.display import GREEN, RED, card, escape, muted
 
 _BUTTONS = 6  # more choices than these become a list
 _WIDE = {"width": "min(520px, 95%)"}

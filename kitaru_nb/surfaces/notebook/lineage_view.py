@@ -1,12 +1,10 @@
-"""The graph of an execution as inline SVG and as text, for ``%kitaru lineage``."""
+"""The graph of an execution as inline SVG and as text, for ``%kitaru lineage`` and the still panel."""
 
 from __future__ import annotations
 
-from html import escape
-
 from kitaru_nb.core.lineage import edges
 from kitaru_nb.model import CheckpointCall, Execution
-from kitaru_nb.surfaces.notebook.display import AMBER, BLUE, GREEN, GREY, RED, seconds_text
+from kitaru_nb.surfaces.notebook.display import AMBER, BLUE, GREEN, GREY, RED, escape, muted, seconds_text
 
 WIDTH, HEIGHT, GAP_X, GAP_Y = 168, 44, 56, 24
 DIP = 40
@@ -27,6 +25,12 @@ def nodes_of(execution: Execution) -> dict[str, tuple[str, str, str]]:
     found = {f"input:{name}": (name, "input", shown) for name, shown in execution.inputs.items()}
     found.update({node: row for _, node, row in sorted(timed, key=lambda t: t[0])})
     return found
+
+
+def graph_html(execution: Execution) -> str:
+    """The drawing, and the same as text: GitHub and others take drawings out of a notebook."""
+    text = escape(graph_text(execution))
+    return f"{graph_svg(execution)}<details><summary>{muted('as text')}</summary><pre>{text}</pre></details>"
 
 
 def graph_svg(execution: Execution) -> str:

@@ -21,7 +21,7 @@ from kitaru_nb.core.wait import wait as wait_for
 from kitaru_nb.errors import KitaruNotFoundError, KitaruUsageError
 from kitaru_nb.model import CheckpointCall, Event, Execution, Wait
 from kitaru_nb.surfaces.notebook import display
-from kitaru_nb.surfaces.notebook.lineage_view import graph_svg, graph_text
+from kitaru_nb.surfaces.notebook.lineage_view import graph_html, graph_text
 from kitaru_nb.surfaces.notebook.restoring import is_cell
 from kitaru_nb.surfaces.notebook.session import Session
 
@@ -198,7 +198,9 @@ class KitaruMagics(Magics):
         execution = self._execution([])
         exec_id, words = execution.exec_id, [self._latest(execution, word) for word in words]
         plan = self.client.executions.replay_plan(exec_id, from_=words, overrides=overrides)
-        rows = [(n, "runs again") for n in plan.runs] + [(n, "body runs again") for n in plan.enters]
+        rows = [(n, "runs again") for n in plan.runs if n not in plan.arguments]
+        rows += [(n, "body runs again") for n in plan.enters]
+        rows += [(n, "runs again with other arguments") for n in plan.arguments]
         rows += [(n, "asked again") for n in plan.asks] + [(n, "overridden") for n in plan.overridden]
         rows += [(n, "reused") for n in plan.reused]
         saved = f"{display.seconds_text(plan.seconds_saved)} saved"
@@ -253,7 +255,7 @@ class KitaruMagics(Magics):
         display.publish(
             self.shell,
             f"{execution.flow_name}\n{graph_text(execution)}",
-            graph_svg(execution),
+            graph_html(execution),
             {"execution": execution.exec_id},
         )
 

@@ -11,7 +11,6 @@ import json
 import re
 import threading
 from collections.abc import Callable, Mapping
-from html import escape
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,13 +26,14 @@ from kitaru_nb.model import Execution, Wait, to_json
 from kitaru_nb.surfaces.frontend import static_folder
 from kitaru_nb.surfaces.http.api import Api, Request, refusal
 from kitaru_nb.surfaces.http.content import Bytes
-from kitaru_nb.surfaces.notebook.display import AMBER, FONT, TEXT, card, code, muted
-from kitaru_nb.surfaces.notebook.lineage_view import graph_svg, graph_text
+from kitaru_nb.surfaces.notebook.display import AMBER, FONT, TEXT, card, code, escape, muted
+from kitaru_nb.surfaces.notebook.lineage_view import graph_html, graph_text
 from kitaru_nb.surfaces.operations.base import Caller, Desk, Follow, Role
 from kitaru_nb.surfaces.operations.system import changes, newest
+from kitaru_nb.surfaces.render import escaped
 
 #: Seconds between two looks at what is new.
-EVERY = 0.25
+EVERY = 0.1
 _MOST_LINES = 100
 _BATCH = 200
 _EMPTY = "This notebook has no execution yet; the first checkpoint cell begins one."
@@ -191,9 +191,9 @@ def still(execution: Execution | None) -> tuple[str, str]:
     if len(lines) > _MOST_LINES:
         lines = [*lines[:_MOST_LINES], f"  … {len(lines) - _MOST_LINES:,} more"]
     pending = [wait for wait in execution.waits if wait.status == "pending"]
-    plain = "\n".join([title, *lines, *(_asked_text(wait) for wait in pending)])
+    plain = escaped("\n".join([title, *lines, *(_asked_text(wait) for wait in pending)]), lines=True)
     head = f'<div style="{FONT};{TEXT}"><b>{escape(execution.flow_name)}</b> {muted(str(execution.status))}</div>'
-    return plain, head + "".join(_asked_html(wait) for wait in pending) + graph_svg(execution)
+    return plain, head + "".join(_asked_html(wait) for wait in pending) + graph_html(execution)
 
 
 def _asked_text(wait: Wait) -> str:

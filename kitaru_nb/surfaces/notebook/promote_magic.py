@@ -38,21 +38,30 @@ class PromoteMagic(Magics):
         options = _Options(line)
         path = self._saved_notebook()
         runtime = self.session.runtime
-        snapshot = build(runtime, path, name=options.name, rehearse=options.rehearse, evidence=self._evidence())
+        client = KitaruClient(stack=options.stack) if options.stack else KitaruClient(runtime)
+        snapshot = build(
+            client.runtime,
+            path,
+            name=options.name,
+            rehearse=options.rehearse,
+            evidence=self._evidence(),
+            recorded=runtime,
+        )
         if options.dry_run:
             self._show(snapshot, f"{snapshot.manifest.flow}: what would ship", "Nothing was stored.")
             return
-        deployments: Deployments = KitaruClient(runtime).deployments
+        deployments: Deployments = client.deployments
         made = deployments.add(snapshot, tags=options.tags, stack=options.stack, source=path)
+        elsewhere = client.runtime.settings.journal_url != runtime.settings.journal_url
+        kitaru = f"KITARU_STACK={made.stack} kitaru" if elsewhere else "kitaru"
         tags = ", ".join(made.tags)
         note = (
             f"Tags: {tags}."
             if tags
-            else f"No tag routes to it yet: kitaru deployments tag {made.flow} {made.version} prod"
+            else f"No tag routes to it yet: {kitaru} deployments tag {made.flow} {made.version} prod"
         )
-        self._show(
-            snapshot, f"{made.flow} v{made.version} is deployed", f"{note} Start it: {_invoking(snapshot, made.tags)}"
-        )
+        start = f"{kitaru} {_invoking(snapshot, made.tags)}"
+        self._show(snapshot, f"{made.flow} v{made.version} is deployed", f"{note} Start it: {start}")
 
     def _saved_notebook(self) -> Path:
         """The notebook's file, which must hold the cell that is running.
@@ -99,7 +108,7 @@ class PromoteMagic(Magics):
         if manifest.certificate is not None:
             rows += [("rehearsed", f"{len(manifest.certificate['checkpoints'])} checkpoints gave what was recorded")]
         metadata = {"deployment": manifest.flow, "digest": snapshot.digest}
-        display.show_table(self.shell, title, ("what", ""), rows, note=note, metadata=metadata)
+        display.show_table(self.shell, title, ("part", "what ships"), rows, note=note, metadata=metadata)
 
 
 class _Options:
@@ -109,7 +118,7 @@ class _Options:
         words = split(line)
         self.name: str | None = None
         self.tags: list[str] = []
-        self.stack = "local"
+        self.stack: str | None = None
         self.dry_run = self.rehearse = False
         while words:
             self._take(words)
@@ -150,4 +159,4 @@ def _input(name: str, schema: Any) -> str:
 def _invoking(snapshot: Snapshot, tags: tuple[str, ...]) -> str:
     flow = snapshot.manifest.flow
     tag = next((t for t in tags if t != DEFAULT), None)
-    return f"kitaru invoke {flow}" + (f" --tag {tag}" if tag else "")
+    return f"invoke {flow}" + (f" --tag {tag}" if tag else "")

@@ -17,14 +17,13 @@ from typing import Any
 
 from kitaru_nb.cells.analysis import analyse
 from kitaru_nb.cells.source import Cell, read_cell
-from kitaru_nb.config import load_settings
 from kitaru_nb.core.advance import claim
 from kitaru_nb.core.context import Frame, set_ambient
 from kitaru_nb.core.create import write_created
 from kitaru_nb.core.engine import WaitRequest
 from kitaru_nb.core.failures import failure_body
 from kitaru_nb.core.run import Run
-from kitaru_nb.core.runtime import Runtime, default_runtime, whoami
+from kitaru_nb.core.runtime import Runtime, default_runtime, settings_in_use, whoami
 from kitaru_nb.errors import (
     KitaruConflictError,
     KitaruContextError,
@@ -34,7 +33,7 @@ from kitaru_nb.errors import (
     KitaruNotFoundError,
     Paused,
 )
-from kitaru_nb.journal.fold import unpack_artifact
+from kitaru_nb.journal.fold import Outputs
 from kitaru_nb.model import Event, ExecutionStatus
 from kitaru_nb.surfaces.notebook import display
 from kitaru_nb.surfaces.notebook.cell_run import CellRunner
@@ -72,7 +71,7 @@ class Session:
         if self._runtime is None:
             path = self.path
             if path is not None and "KITARU_HOME" not in os.environ:
-                self._runtime = Runtime(load_settings(start=path.parent))
+                self._runtime = Runtime(settings_in_use(start=path.parent))
             else:
                 self._runtime = default_runtime()
         return self._runtime
@@ -230,6 +229,10 @@ class Session:
         else:
             self.leave("execution.failed", {"failure": failure_body(self.last_error)})
 
+    def pause(self, told: str) -> None:
+        """A signal ends the worker whose kernel this is: the execution is free for the next one, and says why."""
+        self.leave("execution.paused", {"reason": f"the worker got {told}", "signal": told})
+
     def close(self) -> None:
         """The kernel ends: the execution is free for the next one."""
         self.leave("execution.paused", {"reason": "the kernel ended"})
@@ -316,8 +319,7 @@ class Session:
             )
         chosen = [e for n, e in latest.items() if only in (None, n)]
         for event in chosen:
-            artifacts = [unpack_artifact(a, event.blob, run.exec_id) for a in event.body["outputs"]]
-            names = restore_cell(self.shell, run, artifacts, event, leniently=True)
+            names = restore_cell(self.shell, run, Outputs(event, run.exec_id), event, leniently=True)
             partial = [row["name"] for row in event.body.get("partial", ())]
             self.provenance.by_checkpoint([*names, *partial], event.key)
         return [e.body["name"] for e in chosen]

@@ -3,9 +3,11 @@
 import * as React from 'react';
 import { ApiError, type FlowWait } from '../api';
 import { ago, instant } from '../format';
+import { goesOn, inWords } from '../goingOn';
 import { useHost, useNow } from '../hooks';
 import { stringify } from '../json';
 import { StatusIcon } from '../icons';
+import type { Started } from '../model';
 import { LongText, Text } from '../text';
 import { FieldView } from './FieldView';
 import { fieldOf, initial, labelOf, read, type Draft, type Schema } from './schema';
@@ -16,22 +18,25 @@ export interface WaitFormProps {
   wait: FlowWait;
   /** Show which execution asks, with a way to it. */
   showSource?: boolean;
+  /** The execution runs, as far as this page has heard. */
+  running?: boolean;
   onAnswered?(): void;
 }
 
-type Sending = { state: 'open' | 'sending' } | { state: 'done'; text: string } | { state: 'refused'; error: ApiError };
+type Sending = { state: 'open' | 'sending' } | { state: 'done'; text: string; started: Started; open: boolean } | { state: 'refused'; error: ApiError };
 
 export function WaitForm(props: WaitFormProps): JSX.Element {
   const { wait } = props;
-  const { api, answered } = useHost();
+  const { api } = useHost();
   const [sending, setSending] = React.useState<Sending>({ state: 'open' });
   const done = React.useRef<HTMLDivElement>(null);
-  const send = (action: () => Promise<unknown>, text: string): void => {
+  const send = (action: () => Promise<Started>, text: string): void => {
+    // Asked now: once it is answered, the cell may have begun to run.
+    const open = goesOn(wait.exec_id, wait.wait_id);
     setSending({ state: 'sending' });
     action().then(
-      () => {
-        setSending({ state: 'done', text });
-        answered?.(wait.exec_id, wait.wait_id);
+      started => {
+        setSending({ state: 'done', text, started, open });
         props.onAnswered?.();
       },
       (problem: unknown) => {
@@ -51,7 +56,7 @@ export function WaitForm(props: WaitFormProps): JSX.Element {
       <WaitHead wait={wait} showSource={props.showSource} />
       {sending.state === 'done' ? (
         <div className="kt-wait-done" ref={done} tabIndex={-1} role="status">
-          <StatusIcon status="resolved" /> <Text>{sending.text}</Text>. <span className="kt-mute">The execution goes on.</span>
+          <StatusIcon status="resolved" /> <Text>{sending.text}</Text>. <span className="kt-mute">{inWords(sending.started, sending.open || props.running)}</span>
         </div>
       ) : sending.state === 'refused' && sending.error.type === 'KitaruConflictError' ? (
         <Refused error={sending.error} />

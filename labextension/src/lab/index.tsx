@@ -7,6 +7,7 @@ import { INotebookTracker, NotebookActions, type NotebookPanel } from '@jupyterl
 import { ISettingRegistry } from '@jupyterlab/settingregistry';
 import { LabIcon, ReactWidget } from '@jupyterlab/ui-components';
 import * as React from 'react';
+import { tellWhatGoesOn } from '../goingOn';
 import type { Badge } from './cells';
 import { labHost } from './host';
 import { Notebooks } from './notebooks';
@@ -65,6 +66,7 @@ function activate(
     badges: () => settings.badges,
     continues: () => settings.continueAfterAnswer
   });
+  tellWhatGoesOn((execId, waitId) => notebooks.goesOn(execId, waitId));
   const follow = (): void => {
     const notebook = notebooks.executionOf(tracker.currentWidget);
     if (notebook !== state.notebook) state.change({ notebook, node: null });

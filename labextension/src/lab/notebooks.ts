@@ -55,6 +55,11 @@ export class Notebooks {
     return panel ? (this.watched.get(panel)?.execution() ?? null) : null;
   }
 
+  /** Whether an open notebook runs on once this wait is answered. */
+  goesOn(execId: string, waitId: string): boolean {
+    return [...this.watched.values()].some(watch => watch.goesOn(execId, waitId));
+  }
+
   private watch(panel: NotebookPanel): void {
     if (this.watched.has(panel)) return;
     const watch = new NotebookWatch(panel, this.options);
@@ -81,6 +86,7 @@ class NotebookWatch {
   private readonly ranInLife = new WeakMap<ICodeCellModel, number>();
   private readonly known = new WeakSet<ICodeCellModel>();
   private reads: { key: string; value: Reads } = { key: '', value: NOTHING_READ };
+  private newest: string | null = null;
   private timer: ReturnType<typeof setTimeout> | undefined;
 
   constructor(
@@ -115,14 +121,19 @@ class NotebookWatch {
     }, SETTLE_MS);
   }
 
+  /** The execution that the notebook is on; while a run has cleared the outputs that name it, the one before. */
   execution(): string | null {
-    return executionOf(this.facts());
+    this.newest = executionOf(this.facts()) ?? this.newest;
+    return this.newest;
+  }
+
+  goesOn(execId: string, waitId: string): boolean {
+    return this.options.continues() && waitingCell(this.facts(), execId, waitId) >= 0;
   }
 
   /** A wait was answered: after a moment in which whoever answered may go on by hand, run on from its cell. */
   answered(execId: string, waitId: string): void {
-    if (!this.options.continues() || waitingCell(this.facts(), execId, waitId) < 0) return;
-    setTimeout(() => void this.goOn(execId, waitId), ANSWER_MS);
+    if (this.goesOn(execId, waitId)) setTimeout(() => void this.goOn(execId, waitId), ANSWER_MS);
   }
 
   private async goOn(execId: string, waitId: string): Promise<void> {

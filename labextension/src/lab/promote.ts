@@ -3,13 +3,14 @@
 import { Dialog, InputDialog, MainAreaWidget, showDialog } from '@jupyterlab/apputils';
 import type { JupyterFrontEnd } from '@jupyterlab/application';
 import type { NotebookPanel } from '@jupyterlab/notebook';
-import { OutputArea, OutputAreaModel, SimplifiedOutputArea } from '@jupyterlab/outputarea';
+import { OutputAreaModel, SimplifiedOutputArea } from '@jupyterlab/outputarea';
 
 const NAME = /^[A-Za-z][\w.-]*$/;
 
 export async function promote(app: JupyterFrontEnd, panel: NotebookPanel): Promise<void> {
   const { sessionContext, context } = panel;
-  if (!sessionContext.session?.kernel) {
+  const kernel = sessionContext.session?.kernel;
+  if (!kernel) {
     await showDialog({
       title: 'Promote',
       body: 'This notebook has no kernel. Start one, then promote.',
@@ -29,7 +30,10 @@ export async function promote(app: JupyterFrontEnd, panel: NotebookPanel): Promi
   tab.title.closable = true;
   tab.addClass('kt-promote');
   app.shell.add(tab, 'main', { mode: 'split-bottom', ref: panel.id });
-  await OutputArea.execute(`%promote ${name} --tag ${tag}`, area, sessionContext, { silent: false });
+  // It is no cell of the notebook, so that the kernel's history of what ran must not have it.
+  const future = kernel.requestExecute({ code: `%promote ${name} --tag ${tag}`, store_history: false, stop_on_error: true });
+  area.future = future;
+  await future.done;
 }
 
 async function ask(title: string, text: string): Promise<string | null> {

@@ -3,6 +3,7 @@
 import * as React from 'react';
 import { WaitForm } from '../form/WaitForm';
 import { counted, duration, instant, oneLine, secondsBetween, visible } from '../format';
+import { inWords } from '../goingOn';
 import { Graph } from '../graph/Graph';
 import { useHost, useLoaded, useNow } from '../hooks';
 import { Status, StatusIcon, statusWord } from '../icons';
@@ -49,7 +50,7 @@ export function ExecutionView(props: ExecutionProps): JSX.Element {
       <Head execution={found} onReplay={() => replay('')} reload={execution.reload} />
       {execution.error ? <Problem error={execution.error} retry={execution.reload} /> : null}
       {found.failure ? <Failure failure={found.failure} /> : null}
-      <Waits waits={pending} reload={execution.reload} />
+      <Waits waits={pending} running={found.status === 'running'} reload={execution.reload} />
       {replaying !== null ? <Replay execId={execId} from={replaying} onClose={() => setReplaying(null)} /> : null}
       <div className="kt-split">
         <div className="kt-split-main">
@@ -81,7 +82,7 @@ export function ExecutionView(props: ExecutionProps): JSX.Element {
 const MANY = 20;
 
 /** What the execution asks: the first question open, the others as lines. */
-function Waits(props: { waits: Wait[]; reload(): void }): JSX.Element | null {
+function Waits(props: { waits: Wait[]; running: boolean; reload(): void }): JSX.Element | null {
   const { waits } = props;
   const [open, setOpen] = React.useState<string | null>(null);
   const answered = React.useRef<Wait | null>(null);
@@ -94,7 +95,7 @@ function Waits(props: { waits: Wait[]; reload(): void }): JSX.Element | null {
       {shown.slice(0, MANY).map(wait =>
         wait.wait_id === chosen.wait_id ? (
           <div key={wait.wait_id} onFocus={() => setOpen(wait.wait_id)}>
-            <WaitForm wait={wait} onAnswered={props.reload} />
+            <WaitForm wait={wait} running={props.running} onAnswered={props.reload} />
           </div>
         ) : (
           <button key={wait.wait_id} type="button" className="kt-list-open" onClick={() => setOpen(wait.wait_id)}>
@@ -119,18 +120,22 @@ function Head(props: { execution: Execution; onReplay(): void; reload(): void })
   const now = useNow(execution.ended_at ? 60_000 : 1000);
   const action = useAction();
   const [sure, setSure] = React.useState(false);
+  const [said, setSaid] = React.useState('');
   const live = execution.status === 'running' || execution.status === 'pending';
   const end = execution.ended_at ?? (live ? new Date(now).toISOString() : execution.updated_at);
-  const act = (name: 'resume' | 'retry' | 'cancel'): void => {
+  const act = (work: (execId: string) => Promise<string>): void => {
     setSure(false);
     action.run(async () => {
-      await host.api.act(execution.exec_id, name);
+      setSaid(await work(execution.exec_id));
       props.reload();
     });
   };
+  const resume = async (id: string): Promise<string> => inWords(await host.api.resume(id));
+  const retry = async (id: string): Promise<string> => inWords(await host.api.retry(id));
+  const cancel = async (id: string): Promise<string> => host.api.cancel(id).then(() => '');
   const answered = execution.status === 'waiting' && !execution.waits.some(w => w.status === 'pending');
   return (
-    <header className="kt-head">
+    <div className="kt-head">
       <div className="kt-head-title">
         <StatusIcon status={execution.status} />
         <h2>
@@ -139,12 +144,12 @@ function Head(props: { execution: Execution; onReplay(): void; reload(): void })
         <span className="kt-head-status">{statusWord(execution.status)}</span>
         <span className="kt-spring" />
         {execution.status === 'failed' ? (
-          <button type="button" className="kt-button kt-primary" disabled={action.busy} onClick={() => act('retry')}>
+          <button type="button" className="kt-button kt-primary" disabled={action.busy} onClick={() => act(retry)}>
             Retry
           </button>
         ) : null}
         {execution.status === 'interrupted' || answered ? (
-          <button type="button" className="kt-button kt-primary" disabled={action.busy} onClick={() => act('resume')}>
+          <button type="button" className="kt-button kt-primary" disabled={action.busy} onClick={() => act(resume)}>
             Resume
           </button>
         ) : null}
@@ -153,7 +158,7 @@ function Head(props: { execution: Execution; onReplay(): void; reload(): void })
         </button>
         {ENDED.has(execution.status) ? null : sure ? (
           <>
-            <button type="button" className="kt-button kt-bad" disabled={action.busy} onClick={() => act('cancel')}>
+            <button type="button" className="kt-button kt-bad" disabled={action.busy} onClick={() => act(cancel)}>
               Cancel it for good
             </button>
             <button type="button" className="kt-button" onClick={() => setSure(false)}>
@@ -191,8 +196,13 @@ function Head(props: { execution: Execution; onReplay(): void; reload(): void })
           </span>
         ) : null}
       </p>
+      {said ? (
+        <p className="kt-mute" role="status">
+          {said}
+        </p>
+      ) : null}
       {action.error ? <Problem error={action.error} /> : null}
-    </header>
+    </div>
   );
 }
 

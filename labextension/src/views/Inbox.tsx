@@ -45,8 +45,8 @@ export function Inbox(props: { narrow?: boolean }): JSX.Element {
         </ul>
         {chosen && !props.narrow ? <WaitForm key={`${chosen.exec_id} ${chosen.wait_id}`} wait={chosen} showSource onAnswered={() => (setOpen(chosen), page.reload())} /> : null}
       </div>
-            {page.data?.next ? (
-        <button type="button" className="kt-link" onClick={() => setLimit(Math.min(500, limit + PAGE))}>
+      {page.data?.next ? (
+        <button type="button" className="kt-link" onClick={() => setLimit(limit * 3)}>
           Show more than {count(items.length)}
         </button>
       ) : null}

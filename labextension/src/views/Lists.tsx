@@ -123,7 +123,7 @@ function StackRows(props: { items: StackView[] }): JSX.Element {
     <table className="kt-table">
       <thead>
         <tr>
-          {['Stack', 'Runner', 'Journal', 'Artifacts', 'Variables'].map(name => (
+          {['Stack', 'Runner', 'Executor', 'Journal', 'Artifacts', 'Variables'].map(name => (
             <th key={name} scope="col">
               {name}
             </th>
@@ -136,7 +136,7 @@ function StackRows(props: { items: StackView[] }): JSX.Element {
             <td>
               <Text>{s.name}</Text> {s.used ? <span className="kt-chip">in use</span> : null}
             </td>
-            {[s.runner, s.journal ?? 'home', s.store ?? 'home', [...s.environment, ...Object.keys(s.secrets)].join(', ')].map((value, i) => (
+            {[s.runner, s.executor ?? 'threads', s.journal ?? 'home', s.store ?? 'home', [...s.environment, ...Object.keys(s.secrets)].join(', ')].map((value, i) => (
               <td key={i}>
                 <Text>{oneLine(value, 120)}</Text>
               </td>

@@ -20,6 +20,8 @@ export interface WaitFormProps {
   showSource?: boolean;
   /** The execution runs, as far as this page has heard. */
   running?: boolean;
+  /** From now on this question is to stay in sight: news that it is closed may come before the answer to the request. */
+  onSending?(): void;
   onAnswered?(): void;
 }
 
@@ -33,6 +35,7 @@ export function WaitForm(props: WaitFormProps): JSX.Element {
   const send = (action: () => Promise<Started>, text: string): void => {
     // Asked now: once it is answered, the cell may have begun to run.
     const open = goesOn(wait.exec_id, wait.wait_id);
+    props.onSending?.();
     setSending({ state: 'sending' });
     action().then(
       started => {

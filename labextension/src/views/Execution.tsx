@@ -95,7 +95,7 @@ function Waits(props: { waits: Wait[]; running: boolean; reload(): void }): JSX.
       {shown.slice(0, MANY).map(wait =>
         wait.wait_id === chosen.wait_id ? (
           <div key={wait.wait_id} onFocus={() => setOpen(wait.wait_id)}>
-            <WaitForm wait={wait} running={props.running} onAnswered={props.reload} />
+            <WaitForm wait={wait} running={props.running} onSending={() => setOpen(wait.wait_id)} onAnswered={props.reload} />
           </div>
         ) : (
           <button key={wait.wait_id} type="button" className="kt-list-open" onClick={() => setOpen(wait.wait_id)}>

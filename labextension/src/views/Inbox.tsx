@@ -43,7 +43,7 @@ export function Inbox(props: { narrow?: boolean }): JSX.Element {
             <InboxRow key={`${wait.exec_id} ${wait.wait_id}`} wait={wait} chosen={same(chosen, wait)} onOpen={() => setOpen(wait)} narrow={props.narrow} />
           ))}
         </ul>
-        {chosen && !props.narrow ? <WaitForm key={`${chosen.exec_id} ${chosen.wait_id}`} wait={chosen} showSource onAnswered={() => (setOpen(chosen), page.reload())} /> : null}
+        {chosen && !props.narrow ? <WaitForm key={`${chosen.exec_id} ${chosen.wait_id}`} wait={chosen} showSource onSending={() => setOpen(chosen)} onAnswered={page.reload} /> : null}
       </div>
       {page.data?.next ? (
         <button type="button" className="kt-link" onClick={() => setLimit(limit * 3)}>

@@ -59,7 +59,7 @@ ENVIRONMENTS = {
     **both(
         "langgraph",
         "langgraph",
-        ("langgraph==1.1.3", "langchain-openai==1.0.0"),
+        ("langgraph==1.1.6", "langchain-openai==1.0.0"),
         ("langgraph", "langchain-core", "langchain-openai"),
     ),
     **both(

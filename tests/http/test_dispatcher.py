@@ -14,13 +14,15 @@ import pytest
 from kitaru_nb import checkpoint, flow, wait
 from kitaru_nb.client import KitaruClient
 from kitaru_nb.core.create import create_execution
+from kitaru_nb.core.runners import Job
 from kitaru_nb.core.runtime import Runtime
+from kitaru_nb.errors import KitaruBackendError
 from kitaru_nb.headless import begin
 from kitaru_nb.journal.base import this_process
 from kitaru_nb.model import Event, ExecutionStatus, Owner
 from kitaru_nb.stacks.definition import parse_stack, save_stack
 from kitaru_nb.stacks.process import ProcessRunner, _children, reap
-from kitaru_nb.surfaces.http.dispatcher import GRACE, TRIES, Dispatcher, of_every_stack
+from kitaru_nb.surfaces.http.dispatcher import GRACE, RETRY_AFTER, TRIES, Dispatcher, of_every_stack
 from kitaru_nb.surfaces.http.turns import PATIENCE, Turns
 from tests.http import flows
 from tests.http.deploying import Deployer
@@ -226,6 +228,28 @@ def test_an_execution_whose_worker_never_came_is_started(
     dispatcher.take_up_orphans()
     assert started(exec_id) == 0
     clock[0] = 100
+    dispatcher.take_up_orphans()
+    assert ended(runtime, exec_id) is ExecutionStatus.COMPLETED
+
+
+def test_a_place_that_takes_no_worker_now_is_asked_again_later(
+    runtime: Runtime, dispatcher: Dispatcher, clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def full(self: ProcessRunner, runtime: Runtime, exec_id: str, job: Job | None = None) -> str:
+        asked.append(exec_id)
+        raise KitaruBackendError("There is no room.")
+
+    exec_id = create_execution(runtime, flows.many, {"count": 1}).exec_id
+    clock[0] = 100
+    with monkeypatch.context() as patch:
+        patch.setattr(ProcessRunner, "submit", full)
+        for _ in range(TRIES + 1):
+            dispatcher.take_up_orphans()
+            dispatcher.take_up_orphans()
+            clock[0] += RETRY_AFTER + 1
+    assert asked == [exec_id] * (TRIES + 1)  # once each time, however often it looks
     dispatcher.take_up_orphans()
     assert ended(runtime, exec_id) is ExecutionStatus.COMPLETED
 

@@ -19,7 +19,7 @@ from kitaru_nb.core.answers import answered_at
 from kitaru_nb.core.create import created_event
 from kitaru_nb.core.runners import runner_of
 from kitaru_nb.core.runtime import Runtime, settings_on
-from kitaru_nb.errors import KitaruError
+from kitaru_nb.errors import KitaruBackendError, KitaruError
 from kitaru_nb.model import Event, Execution, ExecutionStatus, utc
 from kitaru_nb.promote.schedules import Schedules
 from kitaru_nb.stacks.definition import stack_names
@@ -31,6 +31,8 @@ logger = logging.getLogger("kitaru_nb.server")
 
 #: How long others have for starting a worker themselves.
 GRACE = 5.0
+#: How long a place that can't be reached, or has no room, is left in peace.
+RETRY_AFTER = 30.0
 #: A worker that dies so often without getting anything done isn't started again.
 TRIES = 3
 _PAGE = 500
@@ -58,6 +60,7 @@ class Dispatcher:
         self._seq: int | None = None
         self._answered: dict[str, float] = {}
         self._given_up: dict[str, int] = {}
+        self._held_off: dict[str, float] = {}
         self._told: dict[Callable[[], None], str] = {}
 
     def start(self) -> None:
@@ -188,6 +191,8 @@ class Dispatcher:
         """Start a worker, unless one comes already, or another server starts it; whether this one has."""
         if row.status is ExecutionStatus.RUNNING:
             return False  # its worker sees by itself what came
+        if self._clock() < self._held_off.get(row.exec_id, 0.0):
+            return False
         ref = created_event(self._runtime, row.exec_id).body["ref"]
         if ref["kind"] == "here" or (ref["kind"] == "notebook" and ref.get("interactive")):
             self._given_up[row.exec_id] = row.epoch
@@ -196,10 +201,16 @@ class Dispatcher:
             if runner_of(row.stack).status(row.exec_id).alive or not self._turns.take(row):
                 return False
             control.go_on(self._runtime, row.exec_id)
+        except KitaruBackendError as error:
+            logger.warning("%s can't go on now: %s", row.exec_id, error)
+            self._held_off[row.exec_id] = self._clock() + RETRY_AFTER
+            self._turns.put_back(row)
+            return False
         except KitaruError as error:
             logger.warning("%s can't go on: %s", row.exec_id, error)
             self._given_up[row.exec_id] = row.epoch
             return False
+        self._held_off.pop(row.exec_id, None)
         logger.info("%s goes on: %s", row.exec_id, why)
         return True
 

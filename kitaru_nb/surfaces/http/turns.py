@@ -44,6 +44,12 @@ class Turns:
             return False
         return self._write(name, {"epoch": row.epoch, "at": self._clock(), "tries": tries + 1}, known)
 
+    def put_back(self, row: Execution) -> None:
+        """The place where it should run took no worker: the try doesn't count, and whoever looks next may try."""
+        name = f"turn:{row.exec_id}"
+        if (known := self._journal.reference(name)) is not None:
+            self._write(name, {"epoch": row.epoch, "at": self._clock(), "tries": 0}, known)
+
     def _write(self, name: str, turn: dict[str, float], known: str | None) -> bool:
         try:
             self._journal.set_reference(name, json.dumps(turn), expected=known, by=whoami())

@@ -31,7 +31,7 @@ lint: $(STAMP)  ## ruff, mypy and the import contracts.
 	$(BIN)/lint-imports
 
 test: $(STAMP) lint  ## Everything: unit, contract, crash, notebook and browser tests.
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile --ignore tests/ui --ignore tests/frontend
+	$(BIN)/python -m pytest -q -n 3 --dist loadfile --ignore tests/ui --ignore tests/frontend
 	KITARU_CI=1 KITARU_HOME=$$(mktemp -d) $(BIN)/python -m pytest -q --nbval notebooks/tour.ipynb
 	cd labextension && { [ -d node_modules ] || npm ci --no-audit --no-fund; } && npx tsc --noEmit && npx vitest run
 	@# The browser's driver keeps an event loop running, so these have processes of their own.

@@ -47,7 +47,8 @@ def _where(flow: Flow[..., Any], runtime: Runtime, blob: bytearray) -> dict[str,
         file = getattr(found, "__file__", None)
         if file and module == "__main__" and not _in_notebook(found):
             return {"kind": "script", "path": str(Path(file).absolute()), "qualname": qualname}
-        if file and module != "__main__" and _resolve(found, qualname) is flow:
+        # With other options it is another object, and the same program.
+        if file and module != "__main__" and getattr(_resolve(found, qualname), "func", None) is flow.func:
             depth = module.count(".") + (1 if Path(file).name == "__init__.py" else 0)
             return {"kind": "module", "module": module, "qualname": qualname, "root": str(Path(file).parents[depth])}
     import cloudpickle

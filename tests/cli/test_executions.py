@@ -226,7 +226,9 @@ def test_following_shows_lines_while_the_execution_runs(kitaru: Kitaru, tmp_path
     )
     with follower:
         assert follower.stdout is not None
-        assert "listening" in follower.stdout.readline()  # the checkpoint can't end before the next line
+        assert follower.stderr is not None
+        first = follower.stdout.readline()
+        assert "listening" in first, follower.stderr.read()  # the checkpoint can't end before the next line
         fifo.write_text("go on")
         _, err = follower.communicate()
     assert follower.returncode == 0

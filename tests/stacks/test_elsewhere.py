@@ -106,7 +106,7 @@ def test_the_check_asks_the_cloud_and_tells_what_workers_elsewhere_cannot_reach(
     }
     journal = found["journal for workers elsewhere"]
     assert journal.seen.startswith("sqlite://")
-    assert journal.fix == "kitaru stack create prod ... --journal postgresql://..."
+    assert journal.fix == "kitaru stack create prod ... --journal postgresql://... or https://..."
 
 
 @pytest.mark.parametrize("kind", ELSEWHERE)

@@ -34,9 +34,8 @@ test: $(STAMP) lint  ## Everything: unit, contract, crash, notebook and browser 
 	$(BIN)/python -m pytest -q -n 3 --dist loadfile --ignore tests/ui --ignore tests/frontend
 	KITARU_CI=1 KITARU_HOME=$$(mktemp -d) $(BIN)/python -m pytest -q --nbval notebooks/tour.ipynb
 	cd labextension && { [ -d node_modules ] || npm ci --no-audit --no-fund; } && npx tsc --noEmit && npx vitest run
-	@# The browser's driver keeps an event loop running, so these have processes of their own.
-	$(BIN)/python -m pytest -q tests/frontend
-	$(BIN)/python -m pytest -q tests/ui
+	@# The browser's driver keeps an event loop running, so these have processes of their own, side by side.
+	$(BIN)/python -m pytest -q tests/frontend & pages=$$!; $(BIN)/python -m pytest -q tests/ui && wait $$pages
 
 bench: $(STAMP)  ## Figures, each as a ratio to a physical floor measured in the same run.
 	$(BIN)/python -m benchmarks

@@ -36,7 +36,7 @@ def pause_after(handle: FlowHandle[Any], seconds: float) -> bool:
 
 
 # An interrupt may come while Hypothesis, loaded by other tests, counts a garbage collection: Python drops it there with
-# a warning, and it is sent again.
+# a warning, and the run lets go at its next step instead.
 @pytest.mark.filterwarnings(
     "ignore:Exception ignored in. <function gc_cumulative_time:pytest.PytestUnraisableExceptionWarning"
 )

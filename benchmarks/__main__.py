@@ -11,6 +11,7 @@ ALL = (
     "startup",
     "scale",
     "journal",
+    "postgres",
     "artifacts",
     "promote",
     "deployments",

@@ -41,9 +41,9 @@ PATIENCE = 20.0
 _EVENT = "seq, exec_id, kind, key, at, body, blob, cache_key"
 _ROW = ", ".join(COLUMNS)
 _ENDED = [status.value for status in ExecutionStatus if status.ended]
-_ARRAYS = "%s::text[], %s::text[], %s::float8[], %s::text[], %s::bytea[], %s::text[], %s::float8[]"
-_APPEND = f"select {{s}}.append(%s, %s, {_ARRAYS}, %s, %s, %s)"
-_STORE = f"select {{s}}.store(%s, {_ARRAYS})"
+_TYPES = ("text", "text", "float8", "text", "bytea", "text", "float8")
+#: Up to so many events are sent value by value: in an array the driver has to escape each of their texts.
+_FEW = 4
 _TAKE_TURN = f"select {CLOCK} from {{s}}.take_turn()"
 _NOT_FOUND, _FENCED = "KN404", "KN409"
 
@@ -51,14 +51,16 @@ _NOT_FOUND, _FENCED = "KN404", "KN409"
 class Append:
     """One thread's wish to append, and what became of it. ``tried``: it may have happened already."""
 
-    __slots__ = ("batch", "done", "error", "exec_id", "lease", "parameters", "result", "tried")
+    __slots__ = ("batch", "done", "error", "exec_id", "lease", "parameters", "result", "statement", "tried")
 
     def __init__(self, exec_id: str, batch: Batch, lease: Lease | None) -> None:
         self.exec_id = exec_id
         self.batch = batch
         self.lease = lease
         epoch = lease.epoch if lease is not None else None
-        self.parameters = (exec_id, epoch, *_arrays(batch), *(batch.change or (None, None, None)))
+        arrays, values = _arrays(batch)
+        self.statement = f"select {{s}}.append(%s, %s, {arrays}, %s, %s, %s)"
+        self.parameters = (exec_id, epoch, *values, *(batch.change or (None, None, None)))
         self.tried = self.done = False
         self.result = 0
         self.error: Exception | None = None
@@ -104,7 +106,7 @@ class PostgresJournal(Journal):
             created.apply(batch.change)
             marks = ", ".join(["%s"] * len(COLUMNS))
             self._run(connection, f"insert into {{s}}.executions ({_ROW}) values ({marks})", *created.columns())
-            self._run(connection, _STORE, row.id, *_arrays(batch))
+            self._store(connection, row.id, batch)
             return created
 
         def done(connection: Connection) -> ExecutionRow | None:
@@ -120,7 +122,7 @@ class PostgresJournal(Journal):
             row = self._row(connection, exec_id)
             lease, batch = row.claim(owner, ttl, self._server.now())
             tried.append(lease)
-            self._run(connection, _STORE, exec_id, *_arrays(batch))
+            self._store(connection, exec_id, batch)
             self._update(connection, row)
             return lease
 
@@ -145,7 +147,7 @@ class PostgresJournal(Journal):
         def work(connection: Connection) -> None:
             row = self._row(connection, lease.exec_id)
             rules.fence(lease, row.epoch)
-            self._run(connection, _STORE, lease.exec_id, *_arrays(batch))
+            self._store(connection, lease.exec_id, batch)
             row.apply(batch.change)
             row.release()
             self._update(connection, row)
@@ -279,7 +281,7 @@ class PostgresJournal(Journal):
         def work(connection: Connection) -> list[int]:
             for write in writes:
                 write.tried = True
-            cursors = [self._run(connection, _APPEND, *write.parameters) for write in writes]
+            cursors = [self._run(connection, write.statement, *write.parameters) for write in writes]
             return [_number(cursor) for cursor in cursors]
 
         try:
@@ -297,7 +299,7 @@ class PostgresJournal(Journal):
                 return number
             write.tried = True
             try:
-                return _number(self._run(connection, _APPEND, *write.parameters))
+                return _number(self._run(connection, write.statement, *write.parameters))
             except psycopg.errors.UniqueViolation as error:
                 raise self._conflict(connection, write.batch) from error
             except psycopg.Error as error:
@@ -340,6 +342,10 @@ class PostgresJournal(Journal):
                 raise self._conflict(connection, batch or Batch([], None)) from error
 
         return self._server.run(attempt)
+
+    def _store(self, connection: Connection, exec_id: str, batch: Batch) -> None:
+        arrays, values = _arrays(batch)
+        self._run(connection, f"select {{s}}.store(%s, {arrays})", exec_id, *values)
 
     def _run(self, connection: Connection, statement: str, *parameters: Any) -> psycopg.Cursor[Row]:
         composed = self._statements.get(statement)
@@ -423,11 +429,18 @@ class PostgresJournal(Journal):
         return rules.events_of(self._read(lambda connection: self._run(connection, statement, *parameters).fetchall()))
 
 
-def _arrays(batch: Batch) -> tuple[list[Any], ...]:
-    """The events of a batch as parallel arrays: kinds, keys, ats, bodies, blobs, cache keys, instants of waits."""
+def _arrays(batch: Batch) -> tuple[str, list[Any]]:
+    """The events of a batch as parallel arrays: kinds, keys, ats, bodies, blobs, cache keys, instants of waits.
+
+    What stands for them in a statement, and its parameters.
+    """
     rows = batch.rows
     columns = [[row[i] for row in rows] for i in range(1, 7)]
-    return *columns, [json.loads(row[4]).get("until") if row[1] == "wait.created" else None for row in rows]
+    columns.append([json.loads(row[4]).get("until") if row[1] == "wait.created" else None for row in rows])
+    if not 0 < len(rows) <= _FEW:
+        return ", ".join(f"%s::{kind}[]" for kind in _TYPES), columns
+    shown = [f"array[{', '.join([f'%s::{kind}'] * len(rows))}]" for kind in _TYPES]
+    return ", ".join(shown), [value for column in columns for value in column]
 
 
 def _number(cursor: psycopg.Cursor[Row]) -> int:

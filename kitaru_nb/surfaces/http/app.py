@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 from starlette.applications import Starlette
 from starlette.concurrency import iterate_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -166,11 +167,14 @@ async def read_body(request: HttpRequest, most: int = MAX_BODY) -> bytes:
     declared = request.headers.get("content-length", "0")
     too_large = declared.isdigit() and len(declared) < 19 and int(declared) > most
     if not too_large:
-        async for chunk in request.stream():
-            found += chunk
-            if len(found) > most:
-                too_large = True
-                break
+        try:
+            async for chunk in request.stream():
+                found += chunk
+                if len(found) > most:
+                    too_large = True
+                    break
+        except ClientDisconnect:
+            raise Refused(400, "The request broke off.") from None  # nobody reads this; it is no fault of the server
     if too_large:
         raise Refused(413, f"The body is larger than {most:,} bytes.")
     return bytes(found)

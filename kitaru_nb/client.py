@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import builtins
 import dataclasses
+import functools
 import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kitaru_nb.core import control
 from kitaru_nb.core.control import Started
@@ -26,9 +27,11 @@ from kitaru_nb.core.runtime import Runtime, runtime_of
 from kitaru_nb.errors import KitaruNotFoundError, KitaruUsageError
 from kitaru_nb.journal.fold import FoldedCall, fold_logs
 from kitaru_nb.model import Artifact, CheckpointCall, Event, Execution, ExecutionStatus, LogEntry, Wait
-from kitaru_nb.promote.deployments import Deployments
-from kitaru_nb.promote.schedules import Schedules
-from kitaru_nb.stacks.views import Stacks
+
+if TYPE_CHECKING:
+    from kitaru_nb.promote.deployments import Deployments
+    from kitaru_nb.promote.schedules import Schedules
+    from kitaru_nb.stacks.views import Stacks
 
 
 @dataclass(frozen=True, slots=True)
@@ -407,9 +410,29 @@ class KitaruClient:
         self.runtime = runtime or runtime_of(stack)
         self.executions = Executions(self)
         self.artifacts = Artifacts(self)
-        self.deployments = Deployments(self.runtime)
-        self.schedules = Schedules(self.runtime)
-        self.stacks = Stacks(self.runtime.settings)
+
+    # Loaded on first use: who lists executions needs none of them.
+
+    @functools.cached_property
+    def deployments(self) -> Deployments:
+        """The deployments of this journal."""
+        from kitaru_nb.promote.deployments import Deployments
+
+        return Deployments(self.runtime)
+
+    @functools.cached_property
+    def schedules(self) -> Schedules:
+        """The schedules of this journal."""
+        from kitaru_nb.promote.schedules import Schedules
+
+        return Schedules(self.runtime)
+
+    @functools.cached_property
+    def stacks(self) -> Stacks:
+        """The stacks of this home."""
+        from kitaru_nb.stacks.views import Stacks
+
+        return Stacks(self.runtime.settings)
 
 
 def parse_status(status: str | ExecutionStatus) -> ExecutionStatus:

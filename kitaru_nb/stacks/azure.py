@@ -206,7 +206,7 @@ class AzureRunner(CloudRunner):
             if (found.tags or {}).get(_DEFINITION) == wanted.tags[_DEFINITION]:
                 return
         except Unknown:
-            pass
+            pass  # the first time; it is made below
         making = self._ask(
             "make the job",
             self.client.jobs.begin_create_or_update,

@@ -190,7 +190,7 @@ class GcpRunner(CloudRunner):
             if found.labels.get(_DEFINITION) == wanted.labels[_DEFINITION]:
                 return found
         except Unknown:
-            pass
+            pass  # the first time; it is made below
         request = run_v2.UpdateJobRequest(job=wanted, allow_missing=True)
         operation = self._ask("make the job", self.jobs.update_job, request)
         made: run_v2.Job = self._ask("make the job", operation.result, timeout=_SECONDS)

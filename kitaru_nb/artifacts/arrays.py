@@ -94,6 +94,31 @@ def _flat(array: Any) -> memoryview:
     return memoryview(array.reshape(-1, order="A").view(np.uint8)).cast("B")
 
 
+def owner_of(array: Any) -> Any:
+    """The array whose memory a plain array looks into; itself when it has its own, or memory of something else."""
+    np: Any = sys.modules["numpy"]
+    owner = array
+    while (base := getattr(owner, "base", None)) is not None:
+        owner = base
+    plain = type(owner) is np.ndarray and not owner.dtype.hasobject and not array.dtype.hasobject
+    return owner if plain and (owner.flags.c_contiguous or owner.flags.f_contiguous) else array
+
+
+def place_in(owner: Any, array: Any) -> tuple[Any, ...]:
+    """Where an array looks into its owner's memory, for `view_of`."""
+    start = array.__array_interface__["data"][0] - owner.__array_interface__["data"][0]
+    return array.shape, array.dtype, start, array.strides, array.flags.writeable
+
+
+def view_of(owner: Any, shape: Any, dtype: Any, start: int, strides: Any, writeable: bool) -> Any:
+    """The array that looks into ``owner`` there; see `place_in`."""
+    import numpy as np
+
+    found = np.ndarray(shape, dtype, owner.reshape(-1, order="A").view(np.uint8), start, strides)
+    found.flags.writeable = writeable
+    return found
+
+
 class _Pieces:
     """The bytes of an array, as often as they are asked for."""
 

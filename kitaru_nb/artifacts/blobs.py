@@ -80,7 +80,7 @@ class FolderBlobs:
             raise _failed("read", self.folder, error) from error
 
     def put(self, chunks: Iterable[Buffer], digest: str | None) -> str:
-        if digest is not None and self.size(digest) is not None:
+        if digest is not None and self.size(digest) == sum(memoryview(chunk).nbytes for chunk in chunks):
             return digest
         # In the folder itself, because a rename is atomic only inside one file system.
         temporary = self.folder / f".{uuid.uuid4().hex}.tmp"
@@ -104,7 +104,7 @@ class FolderBlobs:
                 digest = hasher.hexdigest()
             assert digest is not None
             target = self._path(digest)
-            if target.exists():
+            if self.size(digest) == file.tell():  # a file that lost its end with the power is written again
                 return digest
             file.flush()
             if self.flush:

@@ -2,7 +2,7 @@
 
 What JSON has itself is written plainly, so most artifacts read well. Everything else is an object whose key ``$`` names
 it: ``{"$": "tuple", "v": [1, 2]}``. A dictionary that has a key ``$`` of its own, or a key that is no string, is
-written XX
+a list of pairs: ``{"$": "dict", "v": [[1, 2]]}``.
 
 Several places that hold one and the same mutable object do so again after loading. The *identity* of a value leaves
 that out (``[a, a]`` equals ``[a, copy(a)]``), so that it doesn't depend on which part of it was loaded from where.

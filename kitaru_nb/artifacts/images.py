@@ -98,10 +98,15 @@ class FigureSerializer(Serializer):
 
     def load(self, data: bytes) -> Any:
         figure = pickle.loads(_chunk_of(data))
-        if pyplot := sys.modules.get("matplotlib.pyplot"):
-            # Unpickling gives a figure that had a window a new one.
-            pyplot.close(figure)
+        close_window(figure)
         return figure
+
+
+def close_window(value: Any) -> None:
+    """Close the window that unpickling gave a figure which had one; ``value`` is the figure, or a plot of it."""
+    pyplot, figure = sys.modules.get("matplotlib.pyplot"), getattr(value, "figure", None)
+    if pyplot is not None and FigureSerializer().accepts(figure):
+        pyplot.close(figure)
 
 
 def figure_png(figure: Any, dpi: float | None = None) -> bytes:

@@ -145,6 +145,7 @@ _first: list[Serializer] = []
 _last: list[Serializer] = []
 JSON, TEXT, BYTES = JsonSerializer(), TextSerializer(), BytesSerializer()
 BUNDLE = BundleSerializer(special, serializer_named)
+GROUP = pickles.GroupSerializer()
 PICKLES: tuple[Serializer, ...] = (pickles.PickleSerializer(), pickles.CloudpickleSerializer())
 _BUILTIN: dict[type, Serializer] = {str: TEXT, bytes: BYTES}
 _BY_PACKAGE: dict[str, tuple[Serializer, ...]] = {
@@ -156,6 +157,7 @@ _BY_PACKAGE: dict[str, tuple[Serializer, ...]] = {
     "PIL": (images.ImageSerializer(),),
 }
 _by_name: dict[str, Serializer] = {
-    s.name: s for s in (JSON, TEXT, BYTES, BUNDLE, *PICKLES, *(s for group in _BY_PACKAGE.values() for s in group))
+    s.name: s
+    for s in (JSON, TEXT, BYTES, BUNDLE, GROUP, *PICKLES, *(s for group in _BY_PACKAGE.values() for s in group))
 }
 _OWN = frozenset(_by_name)

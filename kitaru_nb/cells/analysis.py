@@ -151,10 +151,28 @@ def definitions(body: str | PythonCell) -> ast.Module:
 
 
 def defined_names(module: ast.Module) -> tuple[str, ...]:
-    """Names that executing ``module`` may bind, in order of their first binding."""
+    """Names that executing ``module`` may bind, in order of their first binding. What its functions bind when they are
+    called isn't among them."""
     flow = Flow(future_annotations=_has_future_annotations(module))
     flow.run(module.body)
-    return tuple(flow.writes)
+    return _bound_itself(flow)
+
+
+def recreated_names(body: str) -> frozenset[str]:
+    """Names that running the `definitions` of a cell again brings back, so that they needn't be stored.
+
+    A name that something else in the cell may bind too isn't among them: another statement, or a function that declares
+    it ``global``.
+
+    Raises:
+        SyntaxError: as `to_python`.
+    """
+    kept = definitions(body)
+    same = {ast.dump(statement) for statement in kept.body}
+    cell = to_python(body).tree.body
+    rest = [statement for statement in cell if ast.dump(statement) not in same]
+    inside = [name for statement in kept.body for name, itself in _effects(statement).writes.items() if not itself]
+    return frozenset(defined_names(kept)) - _effects(*rest).writes.keys() - frozenset(inside)
 
 
 class _Picker:
@@ -171,7 +189,7 @@ class _Picker:
             if chosen is None:
                 self.data |= _effects(statement).writes.keys()
             else:
-                self.data -= _effects(chosen).writes.keys()
+                self.data.difference_update(_bound_itself(_effects(chosen)))
                 kept.append(chosen)
         return kept
 
@@ -212,10 +230,14 @@ class _Picker:
         return ast.copy_location(ast.Try(body, handlers, self.pick(statement.orelse), final), statement)
 
 
-def _effects(statement: ast.stmt) -> Flow:
+def _effects(*statements: ast.stmt) -> Flow:
     flow = Flow(future_annotations=False)
-    flow.run([statement])
+    flow.run(statements)
     return flow
+
+
+def _bound_itself(flow: Flow) -> tuple[str, ...]:
+    return tuple(name for name, itself in flow.writes.items() if itself)
 
 
 def _nothing(at: ast.AST) -> ast.stmt:

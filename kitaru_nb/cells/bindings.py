@@ -47,7 +47,8 @@ class Bindings:
 
     Attributes:
         reads: names taken from outside on some path; builtins and history among them.
-        writes: names bound on some path, in order of first binding (a dict without values).
+        writes: names bound on some path, in order of first binding → whether a statement binds them itself; else only a
+            function does that declares them ``global``, when it is called.
         deletes: names deleted on some path.
         passed: names used other than by calling them.
         state: what holds now; its ``pending`` are the functions and classes that the cell has made.
@@ -56,7 +57,7 @@ class Bindings:
     def __init__(self) -> None:
         self.state = State()
         self.reads: set[str] = set()
-        self.writes: dict[str, None] = {}
+        self.writes: dict[str, bool] = {}
         self.deletes: set[str] = set()
         self.passed: set[str] = set()
         self.decorating = False
@@ -100,7 +101,7 @@ class Bindings:
             self.state.local.add(name)
             self.class_reads |= reads or set()
             return
-        self.writes.setdefault(name)
+        self.writes[name] = True
         self.state.bound.add(name)
         self.state.gone.discard(name)
         self.state.pending.pop(name, None)
@@ -122,7 +123,7 @@ class Bindings:
     def may_bind(self, names: Iterable[str]) -> None:
         """Names that something else may bind, now or later."""
         for name in names:
-            self.writes.setdefault(name)
+            self.writes.setdefault(name, False)
 
     def unbind(self, name: str) -> None:
         name = mangled(name, self.of_class)

@@ -223,8 +223,9 @@ def _remember(func: Callable[..., Any], digest: Digest, text: str, walk: Walk) -
         reference = weakref.ref(func, lambda _: _codes.pop(key, None))
     except TypeError:
         return  # such an object can't tell when its id becomes another's
-    while len(_codes) >= _CODES_KEPT:
-        _codes.pop(next(iter(_codes)), None)
+    known = list(_codes)  # other threads add to it meanwhile
+    for old in known[: max(len(known) - _CODES_KEPT + 1, 0)]:
+        _codes.pop(old, None)
     _codes[key] = _Code(reference, digest, text, tuple(_checks(walk, reference)))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import os
 import sys
 import sysconfig
@@ -56,17 +55,21 @@ def distribution_version(top_level: str) -> str | None:
     """Version of the distribution that a top-level module came with; None for the standard library and local code."""
     if top_level in sys.stdlib_module_names or top_level == "__main__":
         return None
+    from importlib import metadata  # slow to load
+
     try:
-        return importlib.metadata.version(top_level)
-    except importlib.metadata.PackageNotFoundError:
+        return metadata.version(top_level)
+    except metadata.PackageNotFoundError:
         owners = _owners().get(top_level)
-        return importlib.metadata.version(owners[0]) if owners else None
+        return metadata.version(owners[0]) if owners else None
 
 
 @cache
 def _owners() -> dict[str, list[str]]:
+    from importlib import metadata
+
     # Reads the metadata of the whole environment: only for modules whose distribution has another name.
-    return {module: list(owners) for module, owners in importlib.metadata.packages_distributions().items()}
+    return {module: list(owners) for module, owners in metadata.packages_distributions().items()}
 
 
 def file_digest(module: ModuleType) -> str | None:

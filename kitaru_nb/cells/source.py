@@ -136,7 +136,12 @@ class _Head:
         if word not in _OPTIONS:
             near = difflib.get_close_matches(word, _OPTIONS, 1, cutoff=0.7)
             replacement = [near[0] + equals + value] if near else None
-            self.wrong(f"the option {word!r}", f"one of {' '.join(_OPTIONS)}", self.at, replacement)
+            allowed = f"one of {' '.join(_OPTIONS)}"
+            if word in _OF_FUNCTIONS:
+                allowed += "; a cell runs in its kernel, and only a function under @checkpoint has a job of its own"
+            # What an option that there isn't was given goes with it.
+            count = 1 if near else self._value_end("--if", self.at + 1) - self.at
+            self.wrong(f"the option {word!r}", allowed, self.at, replacement, count=count)
         if equals:
             self.words[self.at : self.at + 1] = [word, value]
         target, example, read = _OPTIONS[word]
@@ -229,6 +234,8 @@ def _reuse(words: list[str]) -> Reuse:
         raise ValueError("run, content or never")
     return cast(Reuse, text)
 
+
+_OF_FUNCTIONS = ("--runtime", "--resources")
 
 # option: (field of CellOptions, an example, its reader or None for a switch)
 _OPTIONS: dict[str, tuple[str, str, Callable[[list[str]], Any] | None]] = {

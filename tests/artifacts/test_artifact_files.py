@@ -14,7 +14,7 @@ import pytest
 
 from kitaru_nb.artifacts import ArtifactStore, Dumped
 from kitaru_nb.artifacts.blobs import blobs_at
-from kitaru_nb.errors import KitaruBackendError, KitaruError, KitaruFeatureNotAvailableError
+from kitaru_nb.errors import KitaruArtifactError, KitaruBackendError, KitaruError, KitaruFeatureNotAvailableError
 
 LARGE = os.urandom(3_000_000)
 
@@ -34,6 +34,18 @@ def test_bytes_lie_under_their_digest_and_are_written_once(tmp_path: Path, value
     store.write(value, name="again")
     assert os.stat(store.location(artifact.digest)).st_ino == inode
     assert len(files(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("value", ["x" * 20_000, LARGE], ids=["small", "large"])
+@pytest.mark.parametrize("size", [0, 10_000])
+def test_a_file_that_lost_its_end_is_written_again(tmp_path: Path, value: Any, size: int) -> None:
+    store = ArtifactStore(str(tmp_path), durability="process")
+    artifact = store.write(value, name="v")
+    os.truncate(store.location(artifact.digest), size)
+    with pytest.raises(KitaruArtifactError, match="damaged"):
+        store.read(artifact)
+    store.write(value, name="again")
+    assert store.read(artifact) == value
 
 
 def test_making_a_store_touches_nothing(tmp_path: Path) -> None:

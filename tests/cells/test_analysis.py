@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from kitaru_nb.cells.analysis import BUILTINS, analyse, defined_names, definitions
+from kitaru_nb.cells.analysis import BUILTINS, analyse, defined_names, definitions, recreated_names
 from kitaru_nb.cells.scopes import names_of
 
 from .cases import CASES, IPYTHON, Case
@@ -240,3 +240,19 @@ class Child(Kept): pass
 
 def test_definitions_inside_a_timed_cell_are_found() -> None:
     assert restored("%%time\nimport json\ndef f(): ...\nx = f()")[1] == ("json", "f")
+
+
+@pytest.mark.parametrize(
+    ("body", "names"),
+    [
+        ("def f(): ...\nx = f()", "f"),
+        ("def f(): ...\nf = 1", ""),
+        ("def f(): ...\nfor f in xs: ...", ""),
+        ("def add():\n    global total\n    total = 1\nadd()", "add"),
+        ("def f(): ...\ndef g():\n    global f\n    f = 1\ng()", "g"),
+        ("class C:\n    def m(self):\n        global n\n        n = 1\nC().m()", "C"),
+        ("n = 0\ndef add():\n    global n\n    n += 1\n@wraps(n)\ndef last(): ...", "add"),
+    ],
+)
+def test_only_what_definitions_themselves_bind_is_made_again_by_running_them(body: str, names: str) -> None:
+    assert recreated_names(body) == frozenset(names.split())

@@ -72,6 +72,9 @@ def test_a_head_is_read_the_same_in_magic_and_comment(head: str, expected: CellO
     [
         ("%%checkpoint t --retry 3", "'--retry'", "--retries", "%%checkpoint t --retries 3"),
         ("%%checkpoint t --bogus", "'--bogus'", "--reuse", "%%checkpoint t"),
+        ("%%checkpoint t --bogus 3 --force", "'--bogus'", "--reuse", "%%checkpoint t --force"),
+        ("%%checkpoint t --runtime isolated", "'--runtime'", "only a function under @checkpoint", "%%checkpoint t"),
+        ("%%checkpoint t --runtime=isolated --force", "'--runtime'", "its kernel", "%%checkpoint t --force"),
         ("%%checkpoint t --retries few", "--retries few", "whole number", "%%checkpoint t --retries 2"),
         ("%%checkpoint t --retries -1", "--retries -1", "whole number", "%%checkpoint t --retries 2"),
         ("%%checkpoint t --timeout 0", "--timeout 0", "above 0", "%%checkpoint t --timeout 60"),

@@ -69,6 +69,10 @@ def test_before_the_first_checkpoint_a_command_says_so(notebook: Notebook, comma
         ("%kitaru why nothing", "%kitaru status"),
         ("%kitaru replay", "--from research"),
         ("%kitaru replay nothing", "executions get"),
+        ("%kitaru new execution", "%kitaru new"),
+        ("%kitaru panel here", "%kitaru panel"),
+        ("%kitaru restore research draft", "%kitaru restore research"),
+        ("%kitaru status latest 'a b'", "%kitaru status latest"),
     ],
 )
 def test_a_wrong_line_is_told_with_the_right_one(notebook: Notebook, line: str, fix: str) -> None:
@@ -76,6 +80,19 @@ def test_a_wrong_line_is_told_with_the_right_one(notebook: Notebook, line: str, 
     ran = notebook.run(line)
     assert isinstance(ran.error, KitaruError)
     assert fix in ran.traceback.partition("fix: ")[2]
+
+
+def test_an_answer_and_an_override_are_taken_as_they_are_typed(notebook: Notebook) -> None:
+    finished(notebook)
+    notebook.ok("name = 'draft'\nfive = 5")
+    notebook.ok('%kitaru replay {name} --set \'checkpoint.draft={"text": "$five"}\'')
+    notebook.ok(CELLS["research"])
+    notebook.ok(CELLS["draft"])
+    assert notebook.ns["text"] == "$five"
+    assert isinstance(notebook.run("title = %wait title --schema str").error, Paused)
+    notebook.ok("%kitaru input title 'costs $5, {five} of them'")
+    notebook.ok("title = %wait title --schema str")
+    assert notebook.ns["title"] == "costs $5, {five} of them"
 
 
 def test_status_shows_checkpoints_and_waits(notebook: Notebook) -> None:

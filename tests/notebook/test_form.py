@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import ipywidgets as widgets
@@ -145,6 +146,37 @@ def test_a_form_is_shown_where_widgets_are_live_with_the_card_as_its_fallback(
     [bundle] = ran.bundles
     assert set(bundle["data"]) == {"text/plain", "text/html", "application/vnd.jupyter.widget-view+json"}
     assert "Go?" in bundle["data"]["text/html"]
+
+
+def shown_by(form: Form) -> str:
+    """Waits until the form has no buttons; its words then."""
+    deadline = time.monotonic() + 20
+    while found(form.box, widgets.Button) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert found(form.box, widgets.Button) == []
+    return "".join(w.value for w in found(form.box, widgets.HTML))
+
+
+def test_an_answer_that_is_given_elsewhere_takes_the_buttons_away(
+    notebook: Notebook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kitaru_nb.surfaces.notebook.form.EVERY", 0.01)
+    form = form_of(notebook, "bool")
+    form.watch()
+    notebook.client.executions.input(notebook.execution.exec_id, value=False, by="bo", via="cli")
+    said = shown_by(form)
+    assert "bo answered false (through cli)" in said
+    assert "Run this cell again" in said
+
+
+def test_a_question_that_nobody_asks_any_more_has_no_buttons(
+    notebook: Notebook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kitaru_nb.surfaces.notebook.form.EVERY", 0.01)
+    form = form_of(notebook, "bool")
+    form.watch()
+    notebook.client.executions.cancel(notebook.execution.exec_id)
+    assert "Nobody asks this any more" in shown_by(form)
 
 
 @pytest.mark.parametrize("name", ["KITARU_CI", "nothing"])

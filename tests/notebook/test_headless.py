@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from kitaru_nb.config import Settings
 from kitaru_nb.core.runtime import Runtime
 from kitaru_nb.errors import KitaruBackendError, KitaruLeaseError, KitaruRuntimeError, KitaruUsageError
 from kitaru_nb.headless import NotebookOutcome, go_on, run_notebook
+from kitaru_nb.journal.base import this_host
 from kitaru_nb.model import ExecutionStatus, Owner
 
 COUNT = "def count(word):\n    with open('side.txt', 'a') as side:\n        side.write(word + '\\n')"
@@ -244,7 +244,7 @@ def test_the_pause_of_a_kernel_that_had_to_be_killed_is_recorded_for_it(desk: De
 
     desk.write("%wait approve")
     exec_id = desk.run().exec_id
-    lease = desk.runtime.journal.claim(exec_id, Owner(socket.gethostname(), 2**22 + 1, 1, "gone"))
+    lease = desk.runtime.journal.claim(exec_id, Owner(this_host(), 2**22 + 1, 1, "gone"))
     assert lease.epoch == 2
     for _ in range(2):
         _note_pause(desk.runtime, exec_id, "SIGTERM")

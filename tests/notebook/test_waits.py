@@ -78,6 +78,18 @@ def test_the_answer_can_be_given_in_the_notebook_itself(notebook: Notebook) -> N
     assert (wait.resolved_by, wait.via, wait.value) == ("ana", "notebook", True)
 
 
+def test_run_all_may_run_the_cell_that_answered_again(notebook: Notebook) -> None:
+    notebook.ok("text = 'a post'")
+    notebook.run(ASK)
+    notebook.ok("%kitaru input approve true")
+    notebook.ok(ASK)
+    assert notebook.ok("%kitaru input approve true").text == "approve was answered: true."
+    ran = notebook.run("%kitaru input approve false")
+    assert isinstance(ran.error, KitaruConflictError)
+    [wait] = notebook.execution.waits
+    assert wait.value is True
+
+
 def test_a_wrong_answer_is_refused_and_the_wait_stays(notebook: Notebook) -> None:
     notebook.ok("text = 'a post'")
     notebook.run(ASK)

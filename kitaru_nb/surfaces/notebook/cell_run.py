@@ -172,7 +172,10 @@ class CellRunner:
             for n, t in tokens.items()
             if n in namespace
         ]
-        marks = {i.name: token(i.value) or fingerprint(i.value) for i in inputs}
+        # Also what its helpers reach: they may change it.
+        reached = [_variable(label) for t in tokens.values() for label in t.parts]
+        watched = {i.name: i.value for i in inputs} | {n: namespace[n] for n in reached if n in namespace}
+        marks = {n: token(v) or fingerprint(v) for n, v in watched.items()}
         work = CellWork(self.shell, cell, steps, key, marks, lambda v: run.store.token(v) or fingerprint(v))
         options = cell.options
         call = Call(
@@ -229,7 +232,7 @@ class CellRunner:
             if event.body["name"] != name or recorded is None or recorded["code"] != key.parts["code"]:
                 continue
             own = _tokens_after(event, run.exec_id)
-            differing = [n for n, t in inputs.items() if recorded["inputs"].get(n, {}).get("text") != t["text"]]
+            differing = [n for name in inputs for n in _differing(name, recorded["inputs"].get(name, {}), inputs[name])]
             if differing and all(own.get(n) is not None and own[n] == now(n) for n in differing):
                 display.show_already_applied(self.shell, name, differing)
                 return str(event.key)
@@ -274,6 +277,20 @@ def _remembering(token: Callable[[Any], str | None]) -> Callable[[Any], str | No
         return found[1]
 
     return remembered
+
+
+def _differing(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """What differs in an input: itself, or what its code reaches."""
+    if old.get("text") == new["text"]:
+        return []
+    before, after = old.get("parts") or {name: old}, new.get("parts") or {name: new}
+    labels = dict.fromkeys([*before, *after])
+    return [_variable(n) for n in labels if before.get(n, {}).get("text") != after.get(n, {}).get("text")]
+
+
+def _variable(label: str) -> str:
+    """The variable that a part of a token is of, where it is one of the notebook's."""
+    return label.removeprefix("__main__.")
 
 
 def _tokens_after(event: Event, exec_id: str) -> dict[str, str | None]:

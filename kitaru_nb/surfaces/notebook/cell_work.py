@@ -13,6 +13,7 @@ from typing import Any
 
 from IPython.core.displayhook import DisplayHook
 
+from kitaru_nb.cells.analysis import recreated_names
 from kitaru_nb.cells.keys import CellKey
 from kitaru_nb.cells.source import Cell
 from kitaru_nb.core.context import Frame, current
@@ -23,7 +24,7 @@ from kitaru_nb.model import Artifact, Event
 from kitaru_nb.surfaces.notebook.live_calls import LiveCalls
 from kitaru_nb.surfaces.notebook.namespace import Before, Changes, compare, visible
 from kitaru_nb.surfaces.notebook.recording import Recorder, show_again
-from kitaru_nb.surfaces.notebook.restoring import cell_of, recreated_names, restore_cell
+from kitaru_nb.surfaces.notebook.restoring import cell_of, restore_cell
 from kitaru_nb.surfaces.notebook.time_limit import time_limit, too_long
 from kitaru_nb.surfaces.notebook.transformer import transform_body
 
@@ -194,7 +195,7 @@ class CellWork:
             if len(roots) == 1:
                 return [self._artifact(run, call, names[0], tuple(names), after[names[0]])]
             together = {n: after[n] for n in names}
-            return [self._artifact(run, call, "+".join(names), tuple(names), together, serializer="pickle")]
+            return [self._artifact(run, call, "+".join(names), tuple(names), together, serializer="group")]
         except KitaruSerializationError as error:
             if len(roots) > 1:
                 changed = [n for n in names if n in changes.changed and n not in self._recreated]

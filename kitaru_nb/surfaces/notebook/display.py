@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from html import escape as escaped_html
 from typing import TYPE_CHECKING, Any
 
-from kitaru_nb.core.answers import describe_schema, example
+from kitaru_nb.core.answers import answering, answering_here, describe_schema
 from kitaru_nb.core.engine import WaitRequest
 from kitaru_nb.model import Event
 from kitaru_nb.surfaces.notebook.calls import one_line, tokens_in
@@ -25,11 +25,14 @@ if TYPE_CHECKING:
 
 GREEN, BLUE, AMBER, RED, GREY = "#2e7d32", "#1565c0", "#b26a00", "#c62828", "#757575"
 FONT = "font-family:var(--jp-ui-font-family,system-ui,sans-serif);font-size:13px;line-height:1.5"
-TEXT = "color:var(--jp-ui-font-color1,#212121)"
-MUTED = "color:var(--jp-ui-font-color2,#616161)"
+#: VS Code has its own colours (and loads JupyterLab's light ones for its widgets, in dark themes too); a page that has
+#: neither, such as Colab's, gives its own colour to what asks for none.
+TEXT = "color:var(--vscode-editor-foreground,var(--jp-ui-font-color1,inherit))"
+MUTED = "opacity:0.72"
+_GROUND = "var(--vscode-textCodeBlock-background,var(--jp-layout-color2,rgba(127,127,127,.16)))"
 _CODE = (
-    "font-family:var(--jp-code-font-family,monospace);font-size:12px;background:var(--jp-layout-color2,#eeeeee);"
-    "color:var(--jp-ui-font-color1,#212121);padding:1px 6px;border-radius:3px"
+    f"font-family:var(--jp-code-font-family,monospace);font-size:12px;background:{_GROUND};{TEXT};"
+    "padding:1px 6px;border-radius:3px"
 )
 
 
@@ -136,9 +139,7 @@ def show_wait(shell: Any, exec_id: str, wait: WaitRequest, runtime: Runtime | No
 
     With ``runtime``, where widgets are live, a form stands in place of the lines.
     """
-    value = example(wait.schema)
-    here = f"%kitaru input {wait.name} {value}"
-    shell_line = f"kitaru executions input {exec_id} --wait {wait.name} --value {value}"
+    here, shell_line = answering_here(wait), answering(wait, exec_id)
     question = wait.question or "An answer is needed to go on."
     plain = f"‖ {wait.name}: {question}\n  answer: {describe_schema(wait.schema)}\n  here:   {here}"
     head = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Mapping
 from copy import copy
 from functools import partial
@@ -13,9 +14,11 @@ import ipywidgets as widgets  # type: ignore[import-untyped]
 from kitaru_nb.core import control
 from kitaru_nb.core.engine import WaitRequest
 from kitaru_nb.core.runtime import Runtime
-from kitaru_nb.errors import KitaruConflictError, KitaruError
+from kitaru_nb.errors import KitaruBackendError, KitaruConflictError, KitaruError
 from kitaru_nb.surfaces.notebook.display import GREEN, RED, card, escape, muted
 
+#: Seconds between two looks whether the wait was answered elsewhere.
+EVERY = 0.5
 _BUTTONS = 6  # more choices than these become a list
 _WIDE = {"width": "min(520px, 95%)"}
 _BUTTON = {"width": "auto", "min_width": "90px", "align_self": "flex-start"}
@@ -23,7 +26,9 @@ _BUTTON = {"width": "auto", "min_width": "90px", "align_self": "flex-start"}
 
 def answer_form(runtime: Runtime, exec_id: str, wait: WaitRequest, head: str, foot: str) -> Mapping[str, Any]:
     """The mime bundle of a live form between two pieces of HTML."""
-    return Form(runtime, exec_id, wait, head, foot).box._repr_mimebundle_()  # type: ignore[no-any-return]
+    form = Form(runtime, exec_id, wait, head, foot)
+    form.watch()
+    return form.box._repr_mimebundle_()  # type: ignore[no-any-return]
 
 
 class Form:
@@ -38,6 +43,7 @@ class Form:
         self._runtime = runtime
         self._exec_id = exec_id
         self._wait = wait
+        self._closed = threading.Event()
         self.problem = widgets.HTML()
         self._head = widgets.HTML(head)
         controls = self._controls(resolved(wait.schema, wait.schema))
@@ -69,13 +75,36 @@ class Form:
         button.on_click(lambda _: self.send(read))
         return button
 
+    def watch(self) -> None:
+        """From now on an answer that is given elsewhere is shown, and takes the buttons away."""
+        threading.Thread(target=self._look_now_and_then, name="kitaru-form", daemon=True).start()
+
+    def _look_now_and_then(self) -> None:
+        while not self._closed.wait(EVERY):
+            try:
+                self.look()
+            except KitaruConflictError as error:
+                self._told(error)
+            except KitaruBackendError:
+                continue  # the journal can't be reached now
+            except KitaruError:
+                self._close("Nobody asks this any more.")  # the execution was cancelled
+
+    def look(self) -> None:
+        """Nothing while the wait is open.
+
+        Raises:
+            KitaruConflictError: it was answered; says by whom, and what.
+        """
+        control.find_wait(self._runtime, self._exec_id, self._wait.wait_id)
+
     def send(self, read: Callable[[], Any]) -> None:
         """Give the answer; what is wrong with it appears below the form."""
         try:
             value = read()
             control.answer(self._runtime, self._exec_id, value, wait=self._wait.wait_id, via="notebook")
         except KitaruConflictError as error:
-            self._close(f"{escape(error.message)} {muted('Run this cell again, or Run All.')}")
+            self._told(error)
         except (KitaruError, ValueError) as error:
             text = error.message if isinstance(error, KitaruError) else str(error)
             self.problem.value = card(RED, escape(text))
@@ -83,7 +112,14 @@ class Form:
             done = f"<b>{escape(self._wait.name)}</b> answered: {escape(_label(value))}"
             self._close(f"✓ {done} &nbsp;{muted('Run this cell again, or Run All, to go on.')}")
 
+    def _told(self, error: KitaruConflictError) -> None:
+        """Somebody else was quicker."""
+        self._close(f"{escape(error.message)} {muted('Run this cell again, or Run All, to go on.')}")
+
     def _close(self, html: str) -> None:
+        if self._closed.is_set():
+            return
+        self._closed.set()
         self.box.children = (self._head, widgets.HTML(card(GREEN, html)))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kitaru_nb.core.lineage import edges
 from kitaru_nb.model import CheckpointCall, Execution
-from kitaru_nb.surfaces.notebook.display import AMBER, BLUE, GREEN, GREY, RED, escape, muted, seconds_text
+from kitaru_nb.surfaces.notebook.display import AMBER, BLUE, GREEN, GREY, RED, TEXT, escape, muted, seconds_text
 
 WIDTH, HEIGHT, GAP_X, GAP_Y = 168, 44, 56, 24
 DIP = 40
@@ -57,7 +57,7 @@ def graph_svg(execution: Execution) -> str:
     return (
         f'<div style="overflow-x:auto"><svg role="img" aria-label="lineage: {label}" width="{width}" height="{height}" '
         f'viewBox="0 0 {width} {height}" style="font-family:var(--jp-ui-font-family,system-ui,sans-serif);'
-        f'max-width:none">{"".join(parts)}</svg></div>'
+        f'{TEXT};max-width:none">{"".join(parts)}</svg></div>'
     )
 
 
@@ -95,11 +95,10 @@ def _edge(start: tuple[int, int], end: tuple[int, int], kind: str) -> str:
     dip = HEIGHT + DIP // 2 if x2 - x1 > GAP_X else 0
     bend = min(WIDTH, max(24, (x2 - x1) // 2))
     dash = "" if kind == "data" else ' stroke-dasharray="4 4"'
-    colour = "var(--jp-ui-font-color3,#9e9e9e)"
     return (
         f'<path d="M{x1} {y1} C{x1 + bend} {y1 + dip} {x2 - bend} {y2 + dip} {x2 - 6} {y2}" fill="none" '
-        f'stroke="{colour}" stroke-width="1.5"{dash}/>'
-        f'<path d="M{x2} {y2} l-7 -4 v8 z" fill="{colour}"/>'
+        f'stroke="currentColor" stroke-opacity="0.45" stroke-width="1.5"{dash}/>'
+        f'<path d="M{x2} {y2} l-7 -4 v8 z" fill="currentColor" fill-opacity="0.45"/>'
     )
 
 
@@ -110,9 +109,9 @@ def _node(at: tuple[int, int], label: str, status: str, detail: str) -> str:
     shown = escape(" ".join(detail.split())[:24])
     return (
         f"<g><title>{escape(label)}: {escape(status)}, {escape(detail[:300])}</title>"
-        f'<rect x="{x}" y="{y}" width="{WIDTH}" height="{HEIGHT}" rx="6" fill="var(--jp-layout-color1,#fff)" '
+        f'<rect x="{x}" y="{y}" width="{WIDTH}" height="{HEIGHT}" rx="6" fill="none" '
         f'stroke="{colour}" stroke-width="1.5"/>'
-        f'<text x="{x + 10}" y="{y + 19}" font-size="13" fill="var(--jp-ui-font-color1,#212121)">'
+        f'<text x="{x + 10}" y="{y + 19}" font-size="13" fill="currentColor">'
         f'<tspan fill="{colour}">{_GLYPHS.get(status, "·")}</tspan> {name}</text>'
-        f'<text x="{x + 10}" y="{y + 35}" font-size="11" fill="var(--jp-ui-font-color2,#616161)">{shown}</text></g>'
+        f'<text x="{x + 10}" y="{y + 35}" font-size="11" fill="currentColor" fill-opacity="0.72">{shown}</text></g>'
     )

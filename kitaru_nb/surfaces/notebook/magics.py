@@ -12,20 +12,21 @@ from typing import TYPE_CHECKING, Any
 from IPython.core.magic import Magics, line_magic, magics_class, no_var_expand
 
 from kitaru_nb.cells.keys import first_difference
-from kitaru_nb.client import KitaruClient
 from kitaru_nb.core.control import find_wait
 from kitaru_nb.core.create import create_replay
 from kitaru_nb.core.records import load as load_value
 from kitaru_nb.core.replay import tokens_of
 from kitaru_nb.core.wait import wait as wait_for
-from kitaru_nb.errors import KitaruNotFoundError, KitaruUsageError
+from kitaru_nb.errors import KitaruConflictError, KitaruNotFoundError, KitaruUsageError
 from kitaru_nb.model import CheckpointCall, Event, Execution, Wait
 from kitaru_nb.surfaces.notebook import display
 from kitaru_nb.surfaces.notebook.lineage_view import graph_html, graph_text
 from kitaru_nb.surfaces.notebook.restoring import is_cell
 from kitaru_nb.surfaces.notebook.session import Session
+from kitaru_nb.surfaces.render import counted
 
 if TYPE_CHECKING:
+    from kitaru_nb.client import KitaruClient
     from kitaru_nb.surfaces.notebook.panel import Panel
 
 _COMMANDS = {
@@ -42,6 +43,9 @@ _COMMANDS = {
     "new": "begin a fresh execution of this notebook",
     "panel": "the lineage and the open questions, live below the cell",
 }
+
+#: How many words a command takes at most, where it doesn't say so itself.
+_MOST = {"status": 1, "resume": 1, "restore": 1, "diff": 2, "lineage": 1, "logs": 1, "new": 0, "panel": 0}
 
 
 @magics_class
@@ -62,6 +66,8 @@ class KitaruMagics(Magics):
     @property
     def client(self) -> KitaruClient:
         """A client on the session's journal."""
+        from kitaru_nb.client import KitaruClient  # none is needed before the first command
+
         return KitaruClient(self.session.runtime)
 
     @no_var_expand
@@ -91,6 +97,7 @@ class KitaruMagics(Magics):
                 fix="%wait approve --schema bool",
             ) from error
 
+    @no_var_expand
     @line_magic
     def kitaru(self, line: str) -> Any:
         """``%kitaru COMMAND``; without one, the list of commands."""
@@ -103,8 +110,21 @@ class KitaruMagics(Magics):
             raise KitaruUsageError(
                 f"%kitaru has no command {command!r}. Commands are: {', '.join(_COMMANDS)}.", fix="%kitaru status"
             )
+        if len(rest) > _MOST.get(command, len(rest)):
+            most = counted(_MOST[command], "word") if _MOST[command] else "nothing"
+            raise KitaruUsageError(
+                f"%kitaru {command} takes {most}, found {' '.join(rest)}.",
+                fix=shlex.join(["%kitaru", command, *rest[: _MOST[command]]]),
+            )
         do: Callable[[list[str]], Any] = getattr(self, f"do_{command}")
-        return do(rest)
+        return do(self._expanded(command, rest))
+
+    def _expanded(self, command: str, words: list[str]) -> list[str]:
+        """Words with the variables in them, as in any magic; but an answer and a value are taken as they are typed."""
+        if command == "input":
+            return [*map(self.shell.var_expand, words[:1]), *words[1:]]
+        before = ["", *words]
+        return [w if b == "--set" else self.shell.var_expand(w) for b, w in zip(before, words, strict=False)]
 
     # commands
 
@@ -129,11 +149,6 @@ class KitaruMagics(Magics):
 
     def do_panel(self, words: list[str]) -> None:
         """The live panel; what it shows stays readable where there are no widgets."""
-        if words:
-            raise KitaruUsageError(
-                f"%kitaru panel takes nothing, found {' '.join(words)}. It shows this notebook's execution.",
-                fix="%kitaru panel",
-            )
         from kitaru_nb.surfaces.notebook.panel import Panel, still  # loads anywidget, which only a panel needs
 
         exec_id = self.session.current()
@@ -174,14 +189,19 @@ class KitaruMagics(Magics):
             raise KitaruUsageError("%kitaru input takes a wait and a value.", fix="%kitaru input approve true")
         name, text = words[0], " ".join(words[1:])
         exec_id = self._execution([]).exec_id
-        wait = find_wait(self.session.runtime, exec_id, name)
-        value = text if wait.schema.get("type") == "string" else parse_value(text)
-        self.client.executions.input(exec_id, wait=wait.wait_id, value=value, via="notebook")
-        display.show_note(
-            self.shell,
-            f"{name} is answered: {json.dumps(value)}. Run the waiting cell again, or Run All.",
-            colour=display.GREEN,
-        )
+        try:
+            wait = find_wait(self.session.runtime, exec_id, name)
+        except KitaruConflictError as closed:
+            # The cell runs again with all others, at Run All or when JupyterLab goes on: this was its own answer.
+            answer = json.dumps(closed.existing.get("value"))
+            if closed.existing.get("aborted") or answer not in (json.dumps(text), json.dumps(parse_value(text))):
+                raise
+            note = f"{name} was answered: {answer}."
+        else:
+            value = text if wait.schema.get("type") == "string" else parse_value(text)
+            self.client.executions.input(exec_id, wait=wait.wait_id, value=value, via="notebook")
+            note = f"{name} is answered: {json.dumps(value)}. Run the waiting cell again, or Run All."
+        display.show_note(self.shell, note, colour=display.GREEN)
 
     def do_replay(self, words: list[str]) -> None:
         """A new execution of this notebook from its current one."""
@@ -311,7 +331,7 @@ class KitaruMagics(Magics):
         execution = self._execution([])
         entries = self.client.executions.logs(execution.exec_id, checkpoint=words[0] if words else None, limit=200)
         rows = [(e.checkpoint_name or "", e.source, e.message) for e in entries]
-        display.show_table(self.shell, f"{len(rows)} lines", ("checkpoint", "source", "line"), rows)
+        display.show_table(self.shell, counted(len(rows), "line"), ("checkpoint", "source", "line"), rows)
 
     def do_new(self, words: list[str]) -> None:
         """A fresh execution."""

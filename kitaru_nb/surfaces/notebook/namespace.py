@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import pickle
 import types
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from typing import Any
 
 #: How many objects are looked at below one variable to find what it shares with others.
@@ -17,7 +19,10 @@ MAX_PICKLE = 64 << 20
 
 _CONTAINERS = (list, dict, set, deque)
 _ATOMS = (str, bytes, bool, int, float, complex, range, type(None))
+_EXACT_ATOMS = frozenset(_ATOMS)
 _CODE = (types.ModuleType, type, types.FunctionType, types.BuiltinFunctionType)
+_EMPTY = types.CellType()
+_METHODS = (types.MethodType, types.BuiltinMethodType)
 _SHELL_NAMES = frozenset({"In", "Out", "get_ipython", "exit", "quit", "open"})
 
 
@@ -93,7 +98,7 @@ def group(changed: Iterable[str], after: Mapping[str, Any]) -> list[tuple[str, .
     reach = {n: reachable(after[n]) for n in changed}
     touched: set[int] = set().union(*reach.values()) if reach else set()
     for name, value in after.items():
-        if name not in reach and touched and may_be_shared(value):
+        if name not in reach and touched:
             found = reachable(value)
             if found & touched:
                 reach[name] = found
@@ -117,33 +122,57 @@ def may_be_shared(value: Any) -> bool:
 
 
 def reachable(root: Any) -> set[int]:
-    """Ids of the mutable objects in and below ``root``: through containers, plain instances and arrays' memory."""
+    """Ids of the mutable objects in and below ``root``: through containers, plain instances, bound methods, the memory
+    of arrays and the figures that plots belong to."""
     found: set[int] = set()
     todo = [root]
     looked = 0
     while todo and looked < MAX_REACH:
         value = todo.pop()
         looked += 1
-        if isinstance(value, tuple | frozenset):
-            todo.extend(value)
+        kind = type(value)
+        if kind in _EXACT_ATOMS:
             continue
-        if not may_be_shared(value) or id(value) in found:
-            continue
-        found.add(id(value))
-        module = type(value).__module__
-        if isinstance(value, dict):
-            todo.extend(value.values())
-        elif isinstance(value, _CONTAINERS):
-            todo.extend(value)
-        elif module == "__main__" and hasattr(value, "__dict__"):
-            todo.extend(vars(value).values())
-        elif module == "numpy" and getattr(value, "base", None) is not None:
-            todo.append(value.base)  # a view and its owner are one memory
+        if kind is dict or kind is list:  # nearly all that there is: quickly
+            if id(value) not in found:
+                found.add(id(value))
+                todo.extend(islice(value if kind is list else value.values(), MAX_REACH))
+        elif isinstance(value, tuple | frozenset):
+            todo.extend(islice(value, MAX_REACH))
+        elif isinstance(value, _METHODS):
+            todo.append(value.__self__)
+        elif may_be_shared(value) and id(value) not in found:
+            found.add(id(value))
+            todo.extend(islice(_inside(value), MAX_REACH))
     return found
 
 
+def _inside(value: Any) -> Iterable[Any]:
+    """What an object holds, as far as it shows."""
+    kind = type(value)
+    package = kind.__module__.partition(".")[0]
+    if isinstance(value, dict):
+        return value.values()
+    if isinstance(value, _CONTAINERS):
+        return value
+    if isinstance(value, functools.partial):
+        return [value.func, *value.args, *value.keywords.values()]
+    if kind is memoryview:
+        return [value.obj]
+    if package == "numpy":
+        # A view and its owner are one memory, also where something else stands between them.
+        items = value.flat if getattr(getattr(value, "dtype", None), "hasobject", False) else ()
+        return chain([getattr(value, "base", None)], items)
+    if package == "matplotlib":
+        return [getattr(value, "figure", None)]
+    return vars(value).values() if kind.__module__ == "__main__" and hasattr(value, "__dict__") else ()
+
+
 def fingerprint(value: Any) -> str | None:
-    """Digest of a value's pickle: equal while nobody changes the object. None where it has none, or a huge one."""
+    """Digest of a value's pickle, or of the variables in a function's closure: equal while nobody changes the object.
+    None where it has none, or a huge one."""
+    if isinstance(value, types.FunctionType):
+        value = [cell.cell_contents for cell in value.__closure__ or () if cell != _EMPTY]
     sink = _Hasher()
     try:
         pickle.Pickler(sink, protocol=5).dump(value)

@@ -1,8 +1,9 @@
 """``%kitaru panel``: the notebook's execution below a cell, live, with its questions.
 
 The page asks the Jupyter server where that has this package's API, so that an answer counts without the kernel. Where
-it has not (VS Code, Colab), the page asks the kernel, through the messages that `Desk` and `Watch` here answer. Saved,
-or without widgets, the panel is the lineage and the open questions as they were.
+it has not (VS Code, Colab), the page asks the kernel, through the messages that `Desk` and `Watch` here answer; while a
+cell runs there, a thread of the kernel tells what the page would ask. Saved, or without widgets, the panel is the
+lineage and the open questions as they were.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +21,7 @@ import traitlets
 from pydantic import BaseModel, Field, ValidationError
 
 from kitaru_nb.client import KitaruClient
-from kitaru_nb.core.answers import example
+from kitaru_nb.core.answers import answering_here
 from kitaru_nb.core.runtime import Runtime, whoami
 from kitaru_nb.errors import KitaruBackendError, KitaruUsageError
 from kitaru_nb.model import Execution, Wait, to_json
@@ -28,12 +30,16 @@ from kitaru_nb.surfaces.http.api import Api, Request, refusal
 from kitaru_nb.surfaces.http.content import Bytes
 from kitaru_nb.surfaces.notebook.display import AMBER, FONT, TEXT, card, code, escape, muted
 from kitaru_nb.surfaces.notebook.lineage_view import graph_html, graph_text
-from kitaru_nb.surfaces.operations.base import Caller, Desk, Follow, Role
+from kitaru_nb.surfaces.operations.base import Caller, Change, Desk, Follow, Role
 from kitaru_nb.surfaces.operations.system import changes, newest
 from kitaru_nb.surfaces.render import escaped
 
-#: Seconds between two looks at what is new.
+#: Seconds between two looks at what is new; more of them where a look takes long, so that cells have the kernel.
 EVERY = 0.1
+_REST = 4
+#: Seconds between two tellings of a page that has said nothing yet, and how many of them there are.
+_AGAIN = 1.0
+_MOST_UNHEARD = 600
 _MOST_LINES = 100
 _BATCH = 200
 _EMPTY = "This notebook has no execution yet; the first checkpoint cell begins one."
@@ -91,6 +97,7 @@ class Panel(anywidget.AnyWidget):
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """The live view, and what there is to see now for pages without widgets."""
         data, metadata = super()._repr_mimebundle_(**kwargs) or ({}, {})
+        self._watch.shown()
         plain, html = still(self._client.executions.get(self.execution) if self.execution else None)
         told = {"kitaru": {"execution": self.execution}} if self.execution else {}
         return {**data, "text/plain": plain, "text/html": html}, {**metadata, **told}
@@ -99,11 +106,25 @@ class Panel(anywidget.AnyWidget):
         """A message of the page. May be called on another thread of the kernel."""
         kind = message.get("kitaru")
         if kind == "listen":
-            self._watch.listened()
+            self._watch.listened(str(message.get("view")))
+        elif kind == "leave":
+            self._watch.left(str(message.get("view")))
         elif kind == "request":
             status, body, found = self._answer(message)
             answer = {"kitaru": "answer", "id": message.get("id"), "status": status, "body": body}
             self.send(answer, buffers=[found] if found is not None else None)
+
+    def tell(self, news: Sequence[Change], exec_id: str | None) -> None:
+        """Pass on what is new and, with ``exec_id``, how that execution stands: what a page would ask next.
+
+        A kernel that runs a cell hears no question, but its other threads still speak.
+        """
+        answers = {}
+        for path in (f"executions/{exec_id}", f"executions/{exec_id}/graph") if exec_id else ():
+            status, body, _ = self._answer({"id": "", "method": "GET", "path": path})
+            if status == 200:
+                answers[path] = body
+        self.send({"kitaru": "changes", "changes": to_json(news), "answers": answers})
 
     def _answer(self, message: Mapping[str, Any]) -> tuple[int, Any, bytes | None]:
         try:
@@ -123,10 +144,11 @@ class Panel(anywidget.AnyWidget):
 
 
 class Watch:
-    """Tells the panel which execution the notebook is on and, once a page listens, what changes in the journal.
+    """Tells the panel which execution the notebook is on and, while pages listen, what changes in the journal.
 
     One thread looks every ``EVERY`` seconds, while the kernel is busy too. ``current`` costs no query once the notebook
-    has an execution, and the journal is asked only for a page that has no server to ask.
+    has an execution, and the journal is asked only for pages that have no server to ask. A page that was just shown may
+    be unable to say so, because a cell runs: it is told unasked until it is heard.
     """
 
     def __init__(self, panel: Panel, runtime: Runtime, current: Callable[[], str | None]) -> None:
@@ -134,6 +156,11 @@ class Watch:
         self._journal = runtime.journal
         self._current = current
         self._seq: int | None = None
+        self._views: set[str] = set()
+        self._unheard = 0
+        self._again = 0.0
+        self._told_of = ""
+        self._lock = threading.Lock()  # pages say that they listen, and leave, on other threads
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="kitaru-panel", daemon=True)
 
@@ -147,27 +174,67 @@ class Watch:
         if self._thread is not threading.current_thread():
             self._thread.join()
 
-    def listened(self) -> None:
+    def shown(self) -> None:
+        """A page may show the panel from now on; it says so as soon as the kernel hears it."""
+        with self._lock:
+            self._unheard = _MOST_UNHEARD
+            self._begin()
+
+    def listened(self, view: str) -> None:
         """A page hears of changes from now on."""
+        with self._lock:
+            self._views.add(view)
+            self._unheard = 0
+            self._begin()
+
+    def left(self, view: str) -> None:
+        """A page wants to hear nothing, or no more."""
+        with self._lock:
+            self._views.discard(view)
+            self._unheard = 0
+
+    def _begin(self) -> None:
         if self._seq is None:
             self._seq = newest(self._journal)
 
     def _run(self) -> None:
-        while not self._ended.wait(EVERY):
+        took = 0.0
+        while not self._ended.wait(max(EVERY, _REST * took)):
+            begun = time.monotonic()
             try:
                 self.look()
             except KitaruBackendError:
                 continue  # the journal can't be reached now: what is new is found when it can
+            finally:
+                took = time.monotonic() - begun
 
     def look(self) -> None:
         """Pass on what is new."""
         self._panel.follow(self._current())
-        while self._seq is not None:
-            news = changes(self._journal, Follow(None, self._seq, _BATCH))
-            if not news.events:
+        with self._lock:
+            if not self._views and not self._unheard:
+                self._seq = None  # not in `left`: who leaves and listens again at once misses nothing
                 return
+        exec_id = self._panel.execution
+        due = exec_id != self._told_of or self._is_due_again()
+        while (seq := self._seq) is not None:
+            news = changes(self._journal, Follow(None, seq, _BATCH))
             self._seq = news.seq
-            self._panel.send({"kitaru": "changes", "changes": to_json(news.events)})
+            due = due or any(change.exec_id == exec_id for change in news.events)
+            last = len(news.events) < _BATCH
+            if news.events or (due and exec_id):
+                self._panel.tell(news.events, exec_id if due and last else None)
+            if last:
+                self._told_of = exec_id
+                return
+
+    def _is_due_again(self) -> bool:
+        """Whether pages that could not say yet that they listen are told now as well."""
+        if not self._unheard or time.monotonic() < self._again:
+            return False
+        self._unheard -= 1
+        self._again = time.monotonic() + _AGAIN
+        return True
 
 
 def _plain(response: Any) -> tuple[int, Any, bytes | None]:
@@ -197,7 +264,7 @@ def still(execution: Execution | None) -> tuple[str, str]:
 
 
 def _asked_text(wait: Wait) -> str:
-    return f"‖ {wait.name}: {wait.question or 'An answer is needed to go on.'}\n  here: {_line(wait)}"
+    return f"‖ {wait.name}: {wait.question or 'An answer is needed to go on.'}\n  here: {answering_here(wait)}"
 
 
 def _asked_html(wait: Wait) -> str:
@@ -206,9 +273,5 @@ def _asked_html(wait: Wait) -> str:
         AMBER,
         f"‖ <b>Waiting: {escape(wait.name)}</b>"
         f'<div style="white-space:pre-wrap;margin:6px 0;max-width:75ch">{question}</div>'
-        f"<div>{muted('here')} {code(_line(wait))}</div>",
+        f"<div>{muted('here')} {code(answering_here(wait))}</div>",
     )
-
-
-def _line(wait: Wait) -> str:
-    return f"%kitaru input {wait.name} {example(wait.schema)}"

@@ -7,7 +7,6 @@ from typing import Any
 
 from IPython.core.magic import Magics, line_magic, magics_class
 
-from kitaru_nb.client import KitaruClient
 from kitaru_nb.errors import KitaruUsageError
 from kitaru_nb.promote.deployments import DEFAULT, Deployments
 from kitaru_nb.promote.snapshot import WHEELS, Snapshot
@@ -33,7 +32,9 @@ class PromoteMagic(Magics):
         if self.session.headless:
             display.show_note(self.shell, "A runner executes this notebook: it is not promoted.", colour=display.AMBER)
             return
-        from kitaru_nb.promote.building import build  # loads what packages a notebook: only this magic needs it
+        # What packages a notebook, only this magic needs.
+        from kitaru_nb.client import KitaruClient
+        from kitaru_nb.promote.building import build
 
         options = _Options(line)
         path = self._saved_notebook()

@@ -16,6 +16,7 @@ class Recorder:
     Updates of a display replace it, and a cleared output is gone, so that what is kept is what a person saw at the end.
 
     Attributes:
+        outputs: the text of a stream in pieces, as many cells print a lot of them.
         after_clear: is told when the output was cleared, with all that others show in it.
     """
 
@@ -80,9 +81,9 @@ class Recorder:
         self._clear_if_due()
         last = self.outputs[-1] if self.outputs else None
         if last is not None and last["output_type"] == "stream" and last["name"] == name:
-            last["text"] += text
+            last["text"].append(text)
         else:
-            self.outputs.append({"output_type": "stream", "name": name, "text": text})
+            self.outputs.append({"output_type": "stream", "name": name, "text": [text]})
 
     def _add(self, output: dict[str, Any]) -> None:
         self._clear_if_due()
@@ -98,7 +99,8 @@ class Recorder:
 
     def storable(self) -> list[Mapping[str, Any]]:
         """The outputs without live widgets, which don't outlive their kernel."""
-        return [o for o in self.outputs if _WIDGET not in o.get("data", ())]
+        kept = [output for output in self.outputs if _WIDGET not in output.get("data", ())]
+        return [o | {"text": "".join(o["text"])} if o["output_type"] == "stream" else o for o in kept]
 
 
 class _StreamRecorder:

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kitaru_nb.cells.analysis import defined_names, definitions
-from kitaru_nb.cells.magics import to_python
 from kitaru_nb.core.run import Run
 from kitaru_nb.errors import KitaruArtifactError
 from kitaru_nb.model import Artifact, Event
@@ -42,17 +41,6 @@ class Tripwire:
     __aenter__ = __aexit__ = __aiter__ = __anext__ = __format__ = _trip
     __eq__ = __ne__ = _trip
     __hash__ = None  # type: ignore[assignment]
-
-
-def recreated_names(body: str) -> frozenset[str]:
-    """Names that running the definitions of a cell again brings back, so that they needn't be stored.
-
-    A name that other statements of the cell bind too isn't among them.
-    """
-    kept = definitions(body)
-    same = {ast.dump(statement) for statement in kept.body}
-    rest = [statement for statement in to_python(body).tree.body if ast.dump(statement) not in same]
-    return frozenset(defined_names(kept)) - frozenset(defined_names(ast.Module(rest, [])))
 
 
 def cell_of(event: Event, source: str = "") -> Mapping[str, Any]:

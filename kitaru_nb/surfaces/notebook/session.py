@@ -136,7 +136,7 @@ class Session:
             error.fix = "%kitaru new  # or shut the other kernel down, and run this cell again"
             raise
         run.told = self.cells.told
-        run.before_pause = self._before_pause
+        run.parking.before_pause = self._before_pause
         run.after_answer = lambda wait, answer: display.show_answer(self.shell, run.exec_id, wait, answer)
         return run
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -130,9 +129,13 @@ def load_tables(environ: Mapping[str, str] | None = None, start: Path | None = N
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
+    import tomllib  # most homes have no such file
+
     try:
         found = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
+    except OSError as error:
+        raise KitaruUsageError(f"{path} can't be read: {error.strerror}.", fix=f"ls -l {path}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise KitaruUsageError(f"{path} is not valid TOML: {error}.", fix=f"edit {path}") from error
     known = {f.name for f in fields(Settings)} - {"home"}
     if unknown := sorted(set(found) - known - set(_TABLES)):
@@ -147,9 +150,14 @@ def _read(path: Path) -> dict[str, Any]:
     return found
 
 
+_EXAMPLES = {"durability": "power", "trust_pickle": "true", "inline_max_bytes": "16384", "lease_seconds": "30"}
+
+
 def _parse(name: str, value: Any, where: str) -> Any:
     def wrong(expected: str) -> KitaruUsageError:
-        return KitaruUsageError(f"{name} is {value!r} ({where}); expected {expected}.")
+        return KitaruUsageError(
+            f"{name} is {value!r} ({where}); expected {expected}.", fix=f"KITARU_{name.upper()}={_EXAMPLES[name]}"
+        )
 
     if name == "durability":
         if value not in ("power", "process"):
@@ -166,7 +174,7 @@ def _parse(name: str, value: Any, where: str) -> Any:
             number = kind(value)
         except (TypeError, ValueError) as error:
             raise wrong("a number") from error
-        if number < 0 or (name == "lease_seconds" and number == 0):
+        if not 0 <= number < float("inf") or (name == "lease_seconds" and number == 0):
             raise wrong("a positive number")
         return number
     return str(value)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 import secrets
 import threading
 import time
@@ -16,9 +17,12 @@ from datetime import datetime, timezone
 from enum import Enum
 from typing import Any, Literal, NamedTuple
 
+from kitaru_nb.errors import KitaruContextError
+
 # Crockford's base 32: its digits sort as their values do, so ids sort by time.
 _BASE32 = "0123456789abcdefghjkmnpqrstvwxyz"
 _ID_EPOCH_MS = 1_704_067_200_000  # 2024-01-01; 42 bits of milliseconds from here last until 2163
+_EXEC_ID = re.compile(r"kr-[0-9a-z]{12}")
 _id_lock = threading.Lock()
 _last_id = 0
 
@@ -150,6 +154,13 @@ class Artifact:
     producing_call: str | None = None
     tags: tuple[str, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def load(self) -> Any:
+        """The value. Raises `KitaruContextError` here: a client gives artifacts that know where they are kept."""
+        raise KitaruContextError(
+            f"The artifact {self.artifact_id!r} doesn't know where it is kept; expected one that a client gave.",
+            fix=f"KitaruClient().artifacts.get({self.artifact_id!r}).load()",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -367,6 +378,11 @@ def new_exec_id() -> str:
     return "kr-" + "".join(_BASE32[(value >> shift) & 31] for shift in range(55, -1, -5))
 
 
+def is_exec_id(text: str) -> bool:
+    """Whether a text has the form of an execution's id."""
+    return _EXEC_ID.fullmatch(text) is not None
+
+
 def utc(seconds: float) -> datetime:
     """Unix seconds as an aware UTC datetime."""
     return datetime.fromtimestamp(seconds, timezone.utc)
@@ -376,30 +392,35 @@ _JSON_AS_IT_IS = frozenset({str, int, float, bool, type(None)})
 
 
 @functools.cache
-def _json_fields(kind: type[Any]) -> tuple[str, ...]:
-    return tuple(f.name for f in dataclasses.fields(kind) if f.name not in ("data", "blob"))
+def json_fields(kind: type[Any]) -> tuple[str, ...] | None:
+    """What is written of a dataclass or a named tuple; None for other kinds."""
+    if dataclasses.is_dataclass(kind):
+        names = tuple(f.name for f in dataclasses.fields(kind))
+    elif issubclass(kind, tuple) and hasattr(kind, "_fields"):
+        names = kind._fields
+    else:
+        return None
+    return tuple(name for name in names if name not in ("data", "blob"))
 
 
 def to_json(value: Any) -> Any:
     """A value of this module as JSON values: datetimes in ISO 8601, bytes left out, tuples as lists."""
-    kind = type(value)
+    kind: Any = type(value)
     if kind in _JSON_AS_IT_IS:
         return value
-    if dataclasses.is_dataclass(kind):
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if (names := json_fields(kind)) is not None:
         found = {}
-        for name in _json_fields(kind):
+        for name in names:
             part = getattr(value, name)
             if type(part) in _JSON_AS_IT_IS:
                 found[name] = part
             elif not isinstance(part, bytes):
                 found[name] = to_json(part)
         return found
-    if isinstance(value, Event):
-        return {name: to_json(part) for name, part in value._asdict().items() if name != "blob"}
     if isinstance(value, Enum):
         return value.value
-    if isinstance(value, datetime):
-        return value.isoformat()
     if isinstance(value, Mapping):
         return {str(k): to_json(v) for k, v in value.items()}
     if isinstance(value, list | tuple):

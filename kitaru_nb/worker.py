@@ -15,18 +15,18 @@ import socket
 import sys
 import threading
 import time
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
 from kitaru_nb.core.advance import Outcome, advance, refuse
 from kitaru_nb.core.create import created_event
 from kitaru_nb.core.flow import load_flow
-from kitaru_nb.core.jobs import perform_job
 from kitaru_nb.core.run import Run
 from kitaru_nb.core.runtime import Runtime, default_runtime
-from kitaru_nb.errors import KitaruError, KitaruNotFoundError, KitaruStateError, Paused
+from kitaru_nb.errors import KitaruBackendError, KitaruError, KitaruNotFoundError, KitaruStateError, Paused
 from kitaru_nb.model import ExecutionStatus, Lease
-from kitaru_nb.promote.workplace import enter, localised, with_json_inputs
+from kitaru_nb.promote.workplace import enter, leave, localised, with_json_inputs
 
 EXIT_WAITING = 75
 SUPERVISED = "--supervised"
@@ -126,6 +126,13 @@ def print_progress(progress: Any) -> None:
 
 def turn(runtime: Runtime, exec_id: str) -> int:
     """Advance an execution until it ends or lets go, say so, and return the exit code."""
+    code = _turn(runtime, exec_id)
+    with suppress(KitaruBackendError):  # the journal can't say whether it has ended; its folder stays
+        leave(runtime, exec_id)
+    return code
+
+
+def _turn(runtime: Runtime, exec_id: str) -> int:
     try:
         if is_notebook(runtime, exec_id):
             from kitaru_nb.headless import go_on  # loads Jupyter, which functions don't need
@@ -167,6 +174,8 @@ def is_recorded(runtime: Runtime, exec_id: str) -> bool:
 
 def job(runtime: Runtime, exec_id: str, name: str) -> int:
     """Carry out the order of one isolated checkpoint, say so, and return the exit code."""
+    from kitaru_nb.core.jobs import perform_job  # loads what checkpoints need; notebooks load it in their kernel
+
     signals = Signals()
     signals.listen()
     try:

@@ -5,20 +5,29 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import importlib
+import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kitaru_nb.core.context import current
 from kitaru_nb.core.create import created_event, read_inputs
 from kitaru_nb.core.failures import failure_body, is_pause
+from kitaru_nb.core.leases import give_back, take
 from kitaru_nb.core.logs import captured
-from kitaru_nb.core.replay import load_plan
+from kitaru_nb.core.replay import load_plan, unused
 from kitaru_nb.core.run import Ending, Run
 from kitaru_nb.core.runtime import Runtime
-from kitaru_nb.errors import KitaruBackendError, KitaruError, KitaruFencedError, Paused
-from kitaru_nb.journal.base import this_process
+from kitaru_nb.errors import (
+    KitaruArtifactError,
+    KitaruBackendError,
+    KitaruError,
+    KitaruFencedError,
+    KitaruStateError,
+    Paused,
+)
 from kitaru_nb.journal.fold import pack_artifact, unpack_artifact
 from kitaru_nb.model import Event, ExecutionStatus
 
@@ -29,7 +38,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How advancing ended: ``completed`` with a value, ``failed`` with an error, ``waiting``, ``cancelled``, or
-    ``interrupted`` (the lease was lost, or somebody asked for a pause)."""
+    ``interrupted`` (the lease was lost, the journal can't be reached, or somebody asked for a pause)."""
 
     status: ExecutionStatus
     value: Any = None
@@ -51,20 +60,25 @@ def advance(
         KitaruLeaseError: another live worker advances it.
         KitaruStateError: it has ended.
     """
-    tries = 0
+    tries, delay = 0, 0.0
     while True:
         run = claim(runtime, exec_id, poll_seconds=poll_seconds)
         if flow.executor is not None:  # what the execution was started with comes before it
             run.options = {"executor": flow.executor, **run.options}
         if on_run is not None:
             on_run(run)
+        # With the lease held: nobody takes it for failed, and what comes meanwhile (a signal, a request to cancel, the
+        # death of this process) finds a running execution.
+        run.wake.wait(delay)
         outcome = _advance_once(run, flow)
         if outcome.status is ExecutionStatus.FAILED:
             tries += 1
-            delay = _retry_in(run, flow, outcome.error, tries)
-            if delay is None or run.wake.wait(delay):
+            retry_in = _retry_in(run, flow, outcome.error, tries)
+            if retry_in is None:
                 return outcome
+            delay = retry_in
             continue
+        delay = 0.0
         if outcome.status in (ExecutionStatus.WAITING, ExecutionStatus.INTERRUPTED):
             outcome = _after_letting_go(run, outcome)
         if outcome.status is not ExecutionStatus.RUNNING:
@@ -82,17 +96,19 @@ def _retry_in(run: Run, flow: Flow[..., Any], error: BaseException | None, tries
 def claim(runtime: Runtime, exec_id: str, *, poll_seconds: float, strict: bool = True) -> Run:
     """Take the lease of an execution; its `Run`, with history and plan loaded. Raises as `Journal.claim`.
 
-    What keeps the run from beginning (a replay's original is gone) fails the execution, and is raised.
+    What keeps the run from beginning (a replay's original is gone) fails the execution, and is raised; storage that is
+    away at the moment is raised only.
     """
-    lease = runtime.journal.claim(exec_id, this_process(), ttl=runtime.settings.lease_seconds)
+    lease = take(runtime.journal, exec_id, ttl=runtime.settings.lease_seconds)
     try:
         history = runtime.journal.history(exec_id)
         created = history[0]
         plan = load_plan(runtime, created)
         run = Run(runtime, exec_id, lease, history, plan=plan, poll_seconds=poll_seconds, strict=strict)
     except KitaruError as error:
-        body = {"failure": failure_body(error)}
-        runtime.journal.release(lease, [Event(exec_id, "execution.failed", "", time.time(), body)])
+        failed = Event(exec_id, "execution.failed", "", time.time(), {"failure": failure_body(error)})
+        away = isinstance(error, KitaruBackendError) and not isinstance(error, KitaruArtifactError)
+        give_back(runtime.journal, lease, [] if away else [failed])
         raise
     run.options = created.body.get("options", {})
     run.cache = run.options.get("cache")
@@ -106,9 +122,19 @@ def refuse(runtime: Runtime, exec_id: str, error: Exception) -> None:
 
     Raises as `Journal.claim`.
     """
-    lease = runtime.journal.claim(exec_id, this_process())
+    lease = take(runtime.journal, exec_id)
     body = {"failure": failure_body(error)}
-    runtime.journal.release(lease, [Event(exec_id, "execution.failed", "", time.time(), body)])
+    give_back(runtime.journal, lease, [Event(exec_id, "execution.failed", "", time.time(), body)])
+
+
+def end_cancelled(runtime: Runtime, exec_id: str, by: str) -> None:
+    """Record that an execution that nobody advances was cancelled by ``by``.
+
+    Claimed first: a worker that slept through its lease can't go on with it, and what ended in this moment stays as it
+    ended. Raises as `Journal.claim`.
+    """
+    lease = take(runtime.journal, exec_id)
+    give_back(runtime.journal, lease, [Event(exec_id, "execution.cancelled", "", time.time(), {"by": by})])
 
 
 #: What makes other libraries' calls durable. By name, because it lives above the core and must not be loaded with it.
@@ -149,12 +175,17 @@ def _call(run: Run, flow: Flow[..., Any], inputs: Mapping[str, Any]) -> Any:
 
 async def _call_async(run: Run, flow: Flow[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     current.set(run.frame)
+    return await as_task(run, lambda: flow.func(*args, **kwargs))
+
+
+async def as_task(run: Run, start: Callable[[], Awaitable[Any]]) -> Any:
+    """Await what ``start`` gives, and all that it submits, in the task that an interrupt of the run cancels."""
     task = asyncio.current_task()
     assert task is not None
     run.task = (asyncio.get_running_loop(), task)
     try:
         run.begin()
-        value = await flow.func(*args, **kwargs)
+        value = await start()
         await run.submitted.finish_tasks()
         return value
     except asyncio.CancelledError:
@@ -171,6 +202,13 @@ def _arguments(flow: Flow[..., Any], inputs: Mapping[str, Any]) -> tuple[tuple[A
 
 
 def _completed(run: Run, value: Any) -> Outcome:
+    if (plan := run.engine.plan) is not None and (missed := unused(run, plan)):
+        told = (
+            f"kitaru: {run.exec_id} was given {', '.join(missed)}, but nothing asked for that: the replay went another "
+            f"way than {plan.original}.\n  see: kitaru executions diff {plan.original} {run.exec_id}"
+        )
+        run.log_text("", "stderr", "WARNING", f"{told}\n")
+        print(told, file=sys.stderr)
     blob = bytearray()
     artifact = run.store.write(value, name="result", artifact_id=f"{run.exec_id}//result", exec_id=run.exec_id)
     body = {"result": pack_artifact(artifact, blob)}
@@ -184,6 +222,9 @@ def end_run(run: Run, error: BaseException) -> Outcome:
     ending = run.ending
     if isinstance(error, KitaruFencedError) or (ending is not None and ending.kind == "fenced"):
         run.abandon()
+        return Outcome(ExecutionStatus.INTERRUPTED, error=error, reason=str(error))
+    if any(error is met for met in run.outages):
+        _let_go(run)  # for whoever takes it up when the journal is back: no failure, and no pause that somebody wanted
         return Outcome(ExecutionStatus.INTERRUPTED, error=error, reason=str(error))
     if ending is None and not is_pause(error):
         return _failed(run, error)
@@ -217,9 +258,9 @@ def _failed(run: Run, error: BaseException) -> Outcome:
     return Outcome(ExecutionStatus.FAILED, error=error, reason=str(error))
 
 
-def _let_go(run: Run, event: Event) -> None:
+def _let_go(run: Run, *events: Event) -> None:
     try:
-        run.let_go([event])
+        run.let_go(events)
     except (KitaruFencedError, KitaruBackendError):
         # A successor holds it, or storage is gone: the lease expires, and the error that led here is what is told.
         run.abandon()
@@ -239,11 +280,12 @@ def _after_letting_go(run: Run, outcome: Outcome) -> Outcome:
     if (request := run.engine.cancel) is not None:
         by = request.body.get("by", "somebody")
         if request.kind == "execution.cancel":
-            run.journal.append(run.exec_id, [Event(run.exec_id, "execution.cancelled", "", time.time(), {"by": by})])
+            with suppress(KitaruStateError):  # who took it up in this moment finds the request, or has ended it
+                end_cancelled(run.runtime, run.exec_id, by)
         return Outcome(ExecutionStatus.CANCELLED, reason=f"{run.exec_id} was cancelled by {by}")
     if outcome.status is ExecutionStatus.WAITING and any(w in run.engine.resolved for w in run.waiting_for):
         return Outcome(ExecutionStatus.RUNNING)
     return outcome
 
 
-__all__ = ["Outcome", "Paused", "advance", "claim", "end_run", "refuse"]
+__all__ = ["Outcome", "Paused", "advance", "as_task", "claim", "end_cancelled", "end_run", "refuse"]

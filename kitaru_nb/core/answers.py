@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -15,6 +16,14 @@ def validate(wait: Wait, value: Any) -> None:
     """Check an answer against the wait's JSON Schema. Raises `KitaruWaitValidationError`."""
     import fastjsonschema
 
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise KitaruWaitValidationError(
+            f"{_shown(value)} is no answer for wait {wait.name!r}: it isn't JSON ({error}). "
+            f"Expected {describe_schema(wait.schema)}. The wait stays open.",
+            fix=answering(wait, wait.exec_id),
+        ) from error
     try:
         fastjsonschema.compile(dict(wait.schema))(value)
     except fastjsonschema.JsonSchemaValueException as error:
@@ -66,10 +75,18 @@ def _choices(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> list[
 
 
 def example(schema: Mapping[str, Any]) -> str:
-    """A value, as typed in a shell, that fits simple schemas."""
+    """A value, as typed in a shell, that fits simple schemas. Nothing in it means anything to the shell."""
     value = _example(schema, schema.get("$defs", {}))
-    text = json.dumps(value)
-    return f"'{text}'" if isinstance(value, dict | list) else text
+    as_it_is = isinstance(value, str) and (schema.get("type") == "string" or not _is_json(value))
+    return shlex.quote(value if as_it_is else json.dumps(value))
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _example(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Any:
@@ -95,7 +112,12 @@ def asked(wait: Wait | WaitRequest) -> str:
 
 def answering(wait: Wait | WaitRequest, exec_id: str) -> str:
     """The line that answers a wait, with a value that fits simple schemas."""
-    return f"kitaru executions input {exec_id} --wait {wait.name} --value {example(wait.schema)}"
+    return f"kitaru executions input {exec_id} --wait {shlex.quote(wait.name)} --value {example(wait.schema)}"
+
+
+def answering_here(wait: Wait | WaitRequest) -> str:
+    """The line that answers a wait in its own notebook."""
+    return f"%kitaru input {shlex.quote(wait.name)} {example(wait.schema)}"
 
 
 def answered_at(history: Iterable[Event]) -> float | None:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from kitaru_nb.artifacts.store import ArtifactStore
-from kitaru_nb.core.advance import INSTRUMENTS
+from kitaru_nb.core.advance import INSTRUMENTS, as_task
 from kitaru_nb.core.checkpoint import Checkpoint
 from kitaru_nb.core.engine import Call, Input
 from kitaru_nb.core.failures import failure_body, pickled
@@ -150,28 +150,12 @@ def _run_order(run: AwayRun, order: Event) -> tuple[dict[str, Any], bytes | None
 
 def _invoke(run: AwayRun, checkpoint: Checkpoint[..., Any], work: FunctionWork, call: Call, attempt: int) -> Any:
     if checkpoint.is_async:
-        return asyncio.run(_invoke_async(run, work, call, attempt))
+        return asyncio.run(as_task(run, lambda: work.invoke_async(call, attempt)))
     run.back_to_user_code()
     try:
         return work.invoke(call, attempt)
     finally:
         run.user_code.leave()
-
-
-async def _invoke_async(run: AwayRun, work: FunctionWork, call: Call, attempt: int) -> Any:
-    task = asyncio.current_task()
-    assert task is not None
-    run.task = (asyncio.get_running_loop(), task)
-    try:
-        run.check()
-        value = await work.invoke_async(call, attempt)
-        await run.submitted.finish_tasks()
-        return value
-    except asyncio.CancelledError:
-        run.check()  # our own cancellation is a pause
-        raise
-    finally:
-        run.task = None
 
 
 def _input(run: AwayRun, order: Event, packed: Mapping[str, Any]) -> Input:

@@ -68,10 +68,12 @@ class Checkpoint(Generic[P, R]):
                 f"@checkpoint was given {func!r}, which can't be called; expected a function.",
                 fix="@checkpoint\ndef research(topic: str) -> str: ...",
             )
-        if timeout is not None and timeout <= 0:
+        if timeout is not None and not (isinstance(timeout, int | float) and timeout > 0 and timeout is not True):
             raise KitaruUsageError(
                 f"timeout={timeout!r} can't be: expected seconds > 0.", fix="@checkpoint(timeout=30)"
             )
+        if name is not None and (not isinstance(name, str) or not name):
+            raise KitaruUsageError(f"name={name!r} can't be: expected a text.", fix="@checkpoint(name='research')")
         _check_runtime(runtime, resources)
         functools.update_wrapper(self, func)
         self.func = func
@@ -82,7 +84,7 @@ class Checkpoint(Generic[P, R]):
         self.cache = cache
         self.runtime = runtime
         self.resources = dict(resources or {})
-        self.is_async = inspect.iscoroutinefunction(func)
+        self.is_async = _is_async(func)
         self._signature = inspect.signature(func)
         parameters = list(self._signature.parameters.values())
         plain = all(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
@@ -295,6 +297,11 @@ class Checkpoint(Generic[P, R]):
         bound = self._signature.bind(*args, **kwargs)
         bound.apply_defaults()
         return bound.arguments.items()
+
+
+def _is_async(func: Any) -> bool:
+    """Whether calling it gives a coroutine: of an object, its ``__call__`` says so."""
+    return inspect.iscoroutinefunction(func) or inspect.iscoroutinefunction(type(func).__call__)
 
 
 def importable(checkpoint: Checkpoint[..., Any]) -> Checkpoint[..., Any] | None:

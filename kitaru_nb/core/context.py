@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from asyncio import current_task
 from asyncio.events import _get_running_loop  # None instead of an exception; it is in __all__ there
@@ -63,6 +64,16 @@ def set_ambient(provider: Callable[[], Frame] | None) -> None:
     """Name the frame of code outside any flow, or none."""
     global ambient
     ambient = provider
+
+
+def _leave_in_child() -> None:
+    """A forked process is none of its parent's worker: what it calls are plain calls, as in one that was spawned."""
+    current.set(None)
+    set_ambient(None)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_in_child)
 
 
 def here() -> tuple[int, int]:

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kitaru_nb.core.answers import answered_at, answering, asked, describe_schema, example, validate
+from kitaru_nb.core.advance import end_cancelled
+from kitaru_nb.core.answers import answered_at, answering, asked, describe_schema, validate
 from kitaru_nb.core.create import created_event
 from kitaru_nb.core.launch import start
 from kitaru_nb.core.local import threads
@@ -16,6 +17,7 @@ from kitaru_nb.core.runtime import Runtime, whoami
 from kitaru_nb.errors import (
     KitaruConflictError,
     KitaruError,
+    KitaruLeaseError,
     KitaruNotFoundError,
     KitaruStateError,
     KitaruUsageError,
@@ -29,7 +31,6 @@ __all__ = [
     "answer",
     "cancel",
     "describe_schema",
-    "example",
     "find_wait",
     "go_on",
     "is_interactive",
@@ -47,11 +48,13 @@ class Started:
     Attributes:
         worker: where the output of a freshly started worker goes, or None when none was needed: a live worker takes
             the news up, or (``by_notebook``) the open notebook goes on itself.
+        elsewhere: nothing goes on yet: only the process that started the execution can, and this is another one.
     """
 
     exec_id: str
     worker: str | None
     by_notebook: bool = False
+    elsewhere: bool = False
 
 
 def answer(
@@ -148,8 +151,14 @@ def cancel(runtime: Runtime, exec_id: str, *, by: str | None = None) -> Executio
         raise KitaruStateError(
             f"{exec_id} is {execution.status}; there is nothing to cancel.", fix=f"kitaru executions get {exec_id}"
         )
-    kind = "execution.cancel" if execution.status is ExecutionStatus.RUNNING else "execution.cancelled"
-    runtime.journal.append(exec_id, [Event(exec_id, kind, "", time.time(), {"by": by or whoami()})])
+    who = by or whoami()
+    try:
+        if execution.status is not ExecutionStatus.RUNNING:
+            end_cancelled(runtime, exec_id, who)
+            return runtime.journal.execution(exec_id)
+    except KitaruLeaseError:
+        pass  # a worker has just taken it up
+    runtime.journal.append(exec_id, [Event(exec_id, "execution.cancel", "", time.time(), {"by": who})])
     return runtime.journal.execution(exec_id)
 
 
@@ -162,7 +171,7 @@ def go_on(runtime: Runtime, exec_id: str) -> Started:
     if ref["kind"] == "notebook" and ref.get("interactive"):
         return Started(exec_id, None, by_notebook=True)
     if ref["kind"] == "here" and exec_id not in threads:
-        return Started(exec_id, None)  # only the process that started it can; `resume` there, or its key, does
+        return Started(exec_id, None, elsewhere=True)  # `resume` there, or its key, goes on
     return Started(exec_id, start(runtime, execution))
 
 

@@ -199,6 +199,13 @@ class ReplayPlan:
     wait_overrides: Mapping[str, Any] = field(default_factory=dict)
     closed: bool = False
 
+    def target(self, among: Mapping[str, Any], call_id: str, name: str, place: int | None) -> str | None:
+        """The call of the original in ``among`` that a call repeats; ``place`` is its number on the main line."""
+        if not among or call_id in among:
+            return call_id if among else None
+        target = self.override_places.get((name, None)) or self.override_places.get((name, place))
+        return target if target in among else None
+
 
 class Engine:
     """The decisions of one execution. Thread-safe.
@@ -407,14 +414,7 @@ class Engine:
         return True
 
     def _target(self, plan: ReplayPlan, call: Call, among: Mapping[str, Any]) -> str | None:
-        """The call of the original in ``among`` that ``call`` repeats."""
-        if not among or call.call_id in among:
-            return call.call_id if among else None
-        places = plan.override_places
-        target = places.get((call.name, None))
-        if target is None and call.place is not None and not call.frame.call_id:
-            target = places.get((call.name, call.place))
-        return target if target in among else None
+        return plan.target(among, call.call_id, call.name, None if call.frame.call_id else call.place)
 
     def _donor(self, call: Call) -> Donor | None:
         plan = self.plan

@@ -9,21 +9,40 @@ from typing import Any
 from kitaru_nb.errors import KitaruError, KitaruUserCodeError, Paused
 from kitaru_nb.model import Event
 
+#: Characters of a message and of a traceback that are kept, and bytes of a pickled exception: some carry the request,
+#: or the answer, that they speak of.
+MAX_MESSAGE, MAX_TRACEBACK, MAX_PICKLE = 10_000, 100_000, 1 << 20
+
 
 def failure_body(error: BaseException) -> dict[str, Any]:
-    """`FailureInfo` of an exception, as JSON."""
+    """`FailureInfo` of an exception, as JSON. Never raises, whatever the exception's own ``__str__`` does."""
+    kind = type(error)
+    try:
+        message = str(error) or kind.__name__
+    except Exception as broken:
+        message = f"<its str() raises {type(broken).__name__}>"
     return {
-        "message": str(error) or type(error).__name__,
-        "exception_type": f"{type(error).__module__}.{type(error).__qualname__}",
-        "traceback": "".join(traceback.format_exception(error)),
+        "message": _shortened(message, MAX_MESSAGE),
+        "exception_type": f"{kind.__module__}.{kind.__qualname__}",
+        "traceback": _shortened("".join(traceback.format_exception(error)), MAX_TRACEBACK),
         "origin": "runtime" if isinstance(error, KitaruError) else "user",
     }
 
 
+def _shortened(text: str, most: int) -> str:
+    """Beginning and end of a text that is too long."""
+    if len(text) <= most:
+        return text
+    left_out = f"\n[… {len(text) - most:,} characters …]\n"
+    return text[: most // 2] + left_out + text[-most // 2 :]
+
+
 def pickled(error: Exception) -> bytes | None:
-    """The exception for a later `except`, when it survives pickling."""
+    """The exception for a later `except`, when it survives pickling and isn't huge."""
     try:
         data = pickle.dumps(error)
+        if len(data) > MAX_PICKLE:
+            return None
         pickle.loads(data)
     except Exception:
         return None

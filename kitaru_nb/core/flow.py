@@ -167,7 +167,7 @@ class Flow(Generic[P, R]):
 
     def deploy(
         self,
-        *,
+        *args: Any,
         tags: str | Sequence[str] | Mapping[str, bool] = (),
         stack: str | None = None,
         **inputs: Any,
@@ -177,12 +177,20 @@ class Flow(Generic[P, R]):
         Args:
             tags: names that route to this version from now on.
             stack: where its executions run, and where the deployment is kept; default: the flow's, or the one in use.
-            inputs: values that executions take when they are given no others.
+            args, inputs: values that executions take when they are given no others.
 
         Raises:
             KitaruUsageError: it can't be deployed; lists all that there is to mend.
         """
         place = stack or self.stack
+        try:
+            inputs = self.signature.bind_partial(*args, **inputs).arguments if args else inputs
+        except TypeError as error:
+            raise KitaruUsageError(
+                f"Flow {self.name!r} can't be deployed with these inputs: {error}. "
+                f"It takes {self.name}{self.signature}.",
+                fix=f"{self.name}.deploy()",
+            ) from error
         found: Deployment = self._deployed(place).create(self, tags=tags, stack=place, **inputs)
         return found
 

@@ -8,8 +8,8 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from kitaru_nb.core.graph import Drawing
 from kitaru_nb.journal.base import Journal
+from kitaru_nb.journal.fold import Folding
 from kitaru_nb.model import Execution
 
 #: So many calls are kept, of all executions together.
@@ -43,16 +43,16 @@ uncollected = Uncollected()
 
 
 class Folds:
-    """Drawings by execution, the least recently asked for forgotten first. Thread-safe."""
+    """Foldings by execution, the least recently asked for forgotten first. Thread-safe."""
 
     def __init__(self, journal: Journal, *, kept: int = KEPT) -> None:
         self._journal = journal
         self._room = kept
         self._lock = threading.Lock()
-        self._kept: OrderedDict[str, tuple[threading.Lock, Drawing]] = OrderedDict()
+        self._kept: OrderedDict[str, tuple[threading.Lock, Folding]] = OrderedDict()
 
     @contextmanager
-    def at(self, exec_id: str) -> Iterator[tuple[Execution, Drawing]]:
+    def at(self, exec_id: str) -> Iterator[tuple[Execution, Folding]]:
         """The execution's row as it is now, and its folding up to now; both only inside the ``with``.
 
         Raises:
@@ -61,7 +61,7 @@ class Folds:
         # The row first: what it says is then in the history too.
         row = self._journal.execution(exec_id)
         with self._lock:
-            lock, folding = self._kept.setdefault(exec_id, (threading.Lock(), Drawing(exec_id)))
+            lock, folding = self._kept.setdefault(exec_id, (threading.Lock(), Folding(exec_id)))
             self._kept.move_to_end(exec_id)
         with lock, uncollected:
             folding.take(self._journal.history(exec_id, after=folding.seq))

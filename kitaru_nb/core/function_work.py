@@ -132,6 +132,7 @@ def with_timeout(work: FunctionWork, frame: Frame, args: tuple[Any, ...], kwargs
     """Run the function on a thread of its own; when the time is over, tell that thread to end and go on without it."""
     checkpoint, user_code = work.checkpoint, work.run.user_code
     outcome: dict[str, Any] = {}
+    over = threading.Event()
 
     def target() -> None:
         frame.line = here()
@@ -141,7 +142,7 @@ def with_timeout(work: FunctionWork, frame: Frame, args: tuple[Any, ...], kwargs
         except BaseException as error:
             outcome["error"] = error
         finally:
-            user_code.ended()
+            user_code.ended(over)
 
     thread = threading.Thread(target=copy_context().run, args=(target,), name=f"{checkpoint.name}-timeout", daemon=True)
     with work.run.runtime_code():  # see Submitted.on_thread
@@ -149,7 +150,7 @@ def with_timeout(work: FunctionWork, frame: Frame, args: tuple[Any, ...], kwargs
     thread.join(checkpoint.timeout)
     if thread.is_alive() and not outcome:
         # Takes effect at the thread's next bytecode; a call that blocks inside C ends when it returns.
-        user_code.end(thread.ident or 0)
+        user_code.end(thread.ident or 0, over)
         raise too_long(checkpoint)
     thread.join()
     if "error" in outcome:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from kitaru_nb.core.lineage import Edge, edges_to
 from kitaru_nb.core.replay import tokens_in
@@ -12,9 +12,10 @@ from kitaru_nb.journal.fold import FoldedCall, Folding
 from kitaru_nb.model import Execution, ExecutionStatus, Wait, utc
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(NamedTuple):
     """An input of the flow, a call of a checkpoint, or a wait.
+
+    A named tuple for the reason that `kitaru_nb.model.Event` is one: graphs have thousands of them.
 
     Attributes:
         node_id: a call id, ``input:NAME`` or ``wait:ID``; edges name these, and ``artifact:ID`` of other executions.
@@ -51,31 +52,15 @@ class ExecutionGraph:
     edges: tuple[Edge, ...]
 
 
-class Drawing(Folding):
-    """A folding that keeps each call's node and edges until there is news of the call.
-
-    Attributes:
-        drawn: call id → (the call as it stood, its node, the edges that end in it).
-    """
-
-    def __init__(self, exec_id: str) -> None:
-        super().__init__(exec_id)
-        self.drawn: dict[str, tuple[FoldedCall, Node, list[Edge]]] = {}
-
-
-def graph(row: Execution, folding: Drawing) -> ExecutionGraph:
+def graph(row: Execution, folding: Folding) -> ExecutionGraph:
     """The graph of a folded execution."""
     nodes = [Node(f"input:{name}", "input", name, name, None, "completed") for name in folding.inputs]
     edges: list[Edge] = []
-    drawn = folding.drawn
     for call in folding.calls():
-        key = call.event.key
-        known = drawn.get(key)
-        # What was logged from outside is no news of the call itself.
-        if known is None or known[0] is not call or known[1].selector != call.selector or key in folding.logged:
-            known = drawn[key] = (call, _call(folding, call), _edges(call))
-        nodes.append(known[1])
-        edges += known[2]
+        if (drawn := call.drawn) is None:
+            drawn = call.drawn = (_call(folding, call), _edges(call))
+        nodes.append(drawn[0])
+        edges += drawn[1]
     for wait in folding.waits.values():
         nodes.append(_wait(wait))
         edges += edges_to(f"wait:{wait.wait_id}", (), wait.after, None)

@@ -77,8 +77,8 @@ class FlowHandle(Generic[R]):
 
     def get(self) -> R:
         """What the flow returned, without blocking. Raises as `wait`, and `KitaruStateError` while it runs."""
-        outcomes = [local.outcome for local in (threads.get(self.exec_id), self.local) if local is not None]
-        outcome = next((outcome for outcome in outcomes if outcome is not None), None)
+        local = self._newest()
+        outcome = local.outcome if local is not None else None
         if outcome is not None and outcome.status is ExecutionStatus.COMPLETED:
             return outcome.value  # type: ignore[no-any-return]
         if (stranded := self._stranded()) is not None and self._running_here() is None:
@@ -125,16 +125,22 @@ class FlowHandle(Generic[R]):
             return KitaruStateError(f"{exec_id} is running; it has no result yet.", fix="handle.wait()")
         return KitaruStateError(f"{exec_id} is {status}, and no worker has taken it up yet.", fix=resume)
 
+    def _newest(self) -> LocalRun | None:
+        """The last turn on a thread here: the one that this handle came with, or one of a resume or a retry."""
+        last = threads.get(self.exec_id)
+        if last is None or (self.local is not None and last.ended is self.local.ended):
+            return self.local
+        return last
+
     def _running_here(self) -> LocalRun | None:
-        local = threads.get(self.exec_id) or self.local
+        local = self._newest()
         return local if local is not None and not local.ended.is_set() else None
 
     def _stranded(self) -> KitaruBackendError | None:
         """The storage error that kept a thread here from recording how it ended; its lease expires by itself."""
-        for local in (threads.get(self.exec_id), self.local):
-            if local is not None and local.outcome is not None and isinstance(local.outcome.error, KitaruBackendError):
-                return local.outcome.error
-        return None
+        local = self._newest()
+        error = local.outcome.error if local is not None and local.outcome is not None else None
+        return error if isinstance(error, KitaruBackendError) else None
 
     def _settled(self) -> bool:
         """Whether the execution goes no further by itself."""

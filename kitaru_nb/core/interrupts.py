@@ -57,18 +57,22 @@ class UserCode:
                 self._sent.add(thread)
                 _raise_in(thread, Paused)
 
-    def end(self, thread: int) -> None:
-        """Raise `SystemExit` in a thread, now or when it comes back to user code."""
+    def end(self, thread: int, over: threading.Event) -> None:
+        """Raise `SystemExit` in a thread, now or when it comes back to user code; unless it is ``over``."""
         with self._sending_to() as inside:
+            if over.is_set():  # its id may be another thread's by now
+                return
             self._doomed.add(thread)
             if thread in inside:
                 self._sent.add(thread)
                 _raise_in(thread, SystemExit)
 
-    def ended(self) -> None:
-        """The calling thread is about to end; its id may become another thread's."""
+    def ended(self, over: threading.Event) -> None:
+        """The calling thread is about to end; its id may become another thread's. ``over`` is set."""
         self.leave()
-        self._doomed.discard(threading.get_ident())
+        with self._senders:
+            over.set()
+            self._doomed.discard(threading.get_ident())
 
     @contextmanager
     def _sending_to(self) -> Iterator[set[int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -19,10 +20,14 @@ class Keeper:
     """Ticks every 50 ms while there is an execution to look after; the thread ends with the last one."""
 
     def __init__(self) -> None:
+        self._registered = False
+        self.reset()
+
+    def reset(self) -> None:
+        """Look after nothing: the runs of a forked process are its parent's."""
         self._runs: set[Run] = set()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._registered = False
 
     def add(self, run: Run) -> None:
         """Look after ``run`` from now on."""
@@ -76,3 +81,5 @@ def tick(run: Run, now: float) -> None:
 
 
 keeper = Keeper()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=keeper.reset)

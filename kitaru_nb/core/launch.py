@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import pickle
 import threading
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
@@ -9,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 from kitaru_nb.core.advance import Outcome, advance
 from kitaru_nb.core.context import current
 from kitaru_nb.core.create import created_event
+from kitaru_nb.core.failures import pickled
 from kitaru_nb.core.handle import FlowHandle
 from kitaru_nb.core.local import LocalRun, process_end, threads
 from kitaru_nb.core.run import Run
 from kitaru_nb.core.runners import runner_of
 from kitaru_nb.core.runtime import Runtime
-from kitaru_nb.errors import KitaruStateError
+from kitaru_nb.errors import KitaruBackendError, KitaruStateError
 from kitaru_nb.model import Execution, ExecutionStatus
 
 if TYPE_CHECKING:
@@ -59,22 +62,40 @@ def run_on_thread(runtime: Runtime, exec_id: str, flow: Flow[..., Any]) -> Local
 
 
 _starting = threading.Lock()
-_OVER = (ExecutionStatus.COMPLETED, ExecutionStatus.CANCELLED)
+_OVER = (ExecutionStatus.COMPLETED, ExecutionStatus.CANCELLED, ExecutionStatus.FAILED)
 
 
 def _advance_on_thread(runtime: Runtime, local: LocalRun) -> None:
     current.set(None)
     try:
         local.outcome = outcome = _outcome(runtime, local)
+        what = f"{type(outcome.error).__name__}: {outcome.reason}"
         if outcome.status is ExecutionStatus.FAILED:
-            what = f"{type(outcome.error).__name__}: {outcome.reason}"
-            process_end.report(local.exec_id, f"kitaru: {local.exec_id} failed: {what}")
-        elif outcome.status in _OVER and threads.get(local.exec_id) is local:
-            # Only the flow is still of use, for replays; the value may be large, and the handle has it.
-            threads[local.exec_id] = LocalRun(local.exec_id, local.flow, ended=local.ended)
+            fix = f"kitaru executions retry {local.exec_id}"
+            process_end.report(local.exec_id, f"kitaru: {local.exec_id} failed: {what}\n  fix: {fix}")
+        elif _is_stranded(outcome):
+            fix = f"kitaru executions resume {local.exec_id}"
+            process_end.report(local.exec_id, f"kitaru: {local.exec_id} was interrupted: {what}\n  fix: {fix}")
+        if outcome.status in _OVER and not _is_stranded(outcome) and threads.get(local.exec_id) is local:
+            # The flow is of use for retries and replays, the error for handles of earlier turns. The value may be
+            # large, and so may what the frames of an error hold; the handle of this turn has both.
+            light = dataclasses.replace(outcome, value=None, error=_without_frames(outcome.error))
+            kept = light if outcome.status is ExecutionStatus.FAILED else None
+            threads[local.exec_id] = LocalRun(local.exec_id, local.flow, outcome=kept, ended=local.ended)
     finally:
         local.run = None
         local.ended.set()
+
+
+def _without_frames(error: BaseException | None) -> Exception | None:
+    """An equal exception that keeps nothing else alive; None where there can't be one."""
+    data = pickled(error) if isinstance(error, Exception) else None
+    return None if data is None else pickle.loads(data)
+
+
+def _is_stranded(outcome: Outcome) -> bool:
+    """Whether storage was gone when it ended, so that the journal doesn't know of it."""
+    return isinstance(outcome.error, KitaruBackendError)
 
 
 def _outcome(runtime: Runtime, local: LocalRun) -> Outcome:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from kitaru_nb.model import CheckpointCall, Execution
 
 
-@dataclass(frozen=True, slots=True)
-class Edge:
+class Edge(NamedTuple):
     """``source`` and ``target`` are call ids, ``input:NAME``, ``wait:ID`` or ``artifact:ID``.
 
     ``data``: the value was passed on. ``order``: only program order is known (the value was built in between).

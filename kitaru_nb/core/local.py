@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import concurrent.futures.thread
 import contextlib
+import os
 import sys
 import threading
 from dataclasses import dataclass, field
@@ -70,19 +71,33 @@ class ProcessEnd:
         with contextlib.suppress(AttributeError, RuntimeError):
             threading._register_atexit(wait_for_threads)  # type: ignore[attr-defined]
 
-    def report(self, exec_id: str, line: str) -> None:
-        """Print ``line`` at the end unless somebody is told before."""
+    def report(self, exec_id: str, lines: str) -> None:
+        """Print ``lines`` at the end unless somebody is told before."""
         with self._lock:
-            self._lines[exec_id] = line
+            self._lines[exec_id] = lines
 
     def told(self, exec_id: str) -> None:
         """Somebody was told of the failure."""
         with self._lock:
             self._lines.pop(exec_id, None)
 
+    def forget(self) -> None:
+        """What is to be printed is for another process to print."""
+        self._lines, self._lock = {}, threading.Lock()
+
     def _print(self) -> None:
-        for exec_id, line in self._lines.items():
-            print(f"{line}\n  fix: kitaru executions retry {exec_id}", file=sys.stderr)
+        for lines in self._lines.values():
+            print(lines, file=sys.stderr)
 
 
 process_end = ProcessEnd()
+
+
+def _forget_in_child() -> None:
+    # The threads are the parent's: a forked process that waited for them at its end would never end.
+    threads.clear()
+    process_end.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_in_child)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import time
 import uuid
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from kitaru_nb.journal.base import is_dead, process_start
+from kitaru_nb.journal.base import is_dead, owner_of
 from kitaru_nb.model import Owner
 
 #: Path of a worker's place, in its environment and in that of a notebook's kernel.
@@ -92,14 +91,30 @@ def end(place: Place, grace: float) -> None:
 
 def sign(path: Path, pid: int) -> None:
     """Write into a file which process of this machine it belongs to, so that `is_dead` knows it; all or nothing."""
+    write_whole(path, json.dumps(asdict(owner_of(pid))))
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that nobody ever sees in part. Raises `OSError`, and nothing is left then."""
     beside = path.with_suffix(".new")
-    beside.write_text(json.dumps(asdict(Owner(socket.gethostname(), pid, process_start(pid), ""))))
-    beside.replace(path)
+    try:
+        beside.write_text(text)
+        beside.replace(path)
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise
 
 
 def signed_by(path: Path) -> Owner:
-    """Whose file it is. Raises `FileNotFoundError`."""
-    return Owner(**json.loads(path.read_text()))
+    """Whose file it is. Raises `FileNotFoundError`.
+
+    One that was cut off (the machine lost its power) is nobody's, and is removed.
+    """
+    try:
+        return Owner(**json.loads(path.read_text()))
+    except (ValueError, TypeError):
+        path.unlink(missing_ok=True)
+        raise FileNotFoundError(path) from None
 
 
 def give_way() -> None:

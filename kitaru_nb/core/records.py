@@ -23,11 +23,20 @@ def save(name: str, value: Any, *, type: str = "output", tags: list[str] | None 
 
     Raises:
         KitaruContextError: outside an execution.
+        KitaruUsageError: a name, type or tags that can't be.
         KitaruSerializationError: the value can't be persisted.
     """
     frame = require_frame("save()")
     if type not in KINDS:
-        raise KitaruUsageError(f"type={type!r} is no kind of artifact. Kinds are: {', '.join(KINDS)}.")
+        raise KitaruUsageError(
+            f"type={type!r} is no kind of artifact. Kinds are: {', '.join(KINDS)}.", fix=f"save({name!r}, value)"
+        )
+    if not name or not _is_text(name):
+        raise KitaruUsageError(f"save() was given the name {name!r}; expected a text.", fix="save('notes', value)")
+    if tags is not None and not (isinstance(tags, list | tuple) and all(map(_is_text, tags))):
+        raise KitaruUsageError(
+            f"save() was given tags={tags!r}; expected a list of texts.", fix=f"save({name!r}, value, tags=['draft'])"
+        )
     run = frame.run
     with run.runtime_code():
         artifact = run.store.write(
@@ -42,7 +51,7 @@ def save(name: str, value: Any, *, type: str = "output", tags: list[str] | None 
         if identity not in run.engine.saved:  # a resumed flow saves again what it had saved
             run.engine.saved.add(identity)
             blob = bytearray()
-            packed = pack_artifact(artifact, blob) | ({"tags": tags} if tags else {})
+            packed = pack_artifact(artifact, blob) | ({"tags": list(tags)} if tags else {})
             body = {"artifact": packed, "call": frame.call_id}
             run.hold(Event(run.exec_id, "artifact.saved", name, time.time(), body, bytes(blob) or None))
     return artifact
@@ -112,6 +121,11 @@ def find_artifact(execution: Execution, name: str) -> Artifact:
         f"{execution.exec_id} has no artifact {name!r}. It has: {', '.join(there) or 'none'}.",
         fix=f"kitaru artifacts list {execution.exec_id}",
     )
+
+
+def _is_text(value: object) -> bool:
+    """Whether a journal can store it: no lone surrogates."""
+    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def _is_json(value: Any) -> bool:

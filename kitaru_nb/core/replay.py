@@ -12,6 +12,7 @@ from kitaru_nb.core.answers import validate
 from kitaru_nb.core.arguments import pack_arguments, read_arguments
 from kitaru_nb.core.engine import ReplayPlan
 from kitaru_nb.core.lineage import downstream, enclosing
+from kitaru_nb.core.run import Run
 from kitaru_nb.core.runtime import Runtime
 from kitaru_nb.errors import KitaruNotFoundError, KitaruUsageError
 from kitaru_nb.journal.fold import fold, pack_artifact
@@ -149,6 +150,21 @@ def load_plan(runtime: Runtime, created: Event) -> ReplayPlan | None:
         wait_overrides=body["wait_overrides"],
         closed=body["scope"] == "rehearsal",
     )
+
+
+def unused(run: Run, plan: ReplayPlan) -> list[str]:
+    """What a replay that has ended was given for calls and waits that never came, by their names in the original."""
+    engine = run.engine
+    given = dict.fromkeys(plan.overrides, "checkpoint") | dict.fromkeys(plan.arguments, "arguments")
+    for event in (*engine.completed.values(), *engine.failed.values()):
+        place = None if event.body.get("parent") else event.body.get("place")
+        given.pop(plan.target(given, event.key, event.body["name"], place) or "", None)
+    asked = {name for event in engine.asked.values() for name in (event.key, event.body["name"])}
+    waits = [f"wait.{name}" for name in plan.wait_overrides if name not in asked]
+    if not given:
+        return waits
+    original = fold(run.journal.execution(plan.original), run.journal.history(plan.original))
+    return [f"{given[c.call_id]}.{c.selector}" for c in original.checkpoints if c.call_id in given] + waits
 
 
 def _donations(runtime: Runtime, original: str) -> Iterator[Event]:

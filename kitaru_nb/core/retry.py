@@ -43,11 +43,20 @@ class Retry:
     never: tuple[type[Exception], ...] = ()
 
     def __post_init__(self) -> None:
-        if self.attempts < 0 or self.delay < 0 or self.backoff < 1 or not 0 <= self.jitter <= 1:
-            raise KitaruUsageError(
-                f"{self} can't be: expected attempts >= 0, delay >= 0, backoff >= 1 and jitter from 0 to 1.",
-                fix="Retry(attempts=3, delay=0.5, backoff=2.0)",
+        if not (_is_count(self.attempts) and all(map(_is_number, (self.delay, self.backoff, self.max_delay)))):
+            raise self._wrong(
+                "whole attempts >= 0, delay and max_delay in seconds, backoff >= 1 and jitter from 0 to 1"
             )
+        if self.delay < 0 or self.max_delay < 0 or self.backoff < 1 or not 0 <= self.jitter <= 1:
+            raise self._wrong("attempts >= 0, delay >= 0, max_delay >= 0, backoff >= 1 and jitter from 0 to 1")
+        for kinds in (self.on, self.never):
+            if not (isinstance(kinds, type) or (isinstance(kinds, tuple) and all(isinstance(k, type) for k in kinds))):
+                raise self._wrong("types of exceptions, as a tuple, for on and never")
+
+    def _wrong(self, expected: str) -> KitaruUsageError:
+        return KitaruUsageError(
+            f"{self} can't be: expected {expected}.", fix="Retry(attempts=3, delay=0.5, backoff=2.0, on=(OSError,))"
+        )
 
     def delay_after(self, error: Exception, failures: int) -> float | None:
         """Seconds to wait after the ``failures``-th failure, or None when it isn't tried again."""
@@ -60,15 +69,26 @@ class Retry:
         return self._delay(failures)
 
     def _delay(self, failures: int) -> float:
-        delay = min(self.max_delay, self.delay * self.backoff ** (failures - 1))
+        try:
+            delay = min(self.max_delay, self.delay * float(self.backoff) ** (failures - 1))
+        except OverflowError:
+            delay = self.max_delay
         return delay * (1 - self.jitter * random.random())
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and value == value
 
 
 def as_retry(value: int | Retry | None) -> Retry:
     """A number of retries, or a policy, as a policy."""
     if isinstance(value, Retry):
         return value
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+    if value is not None and not _is_count(value):
         raise KitaruUsageError(
             f"retries={value!r} can't be: expected a number >= 0 or a Retry(...).", fix="@checkpoint(retries=2)"
         )

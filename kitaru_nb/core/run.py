@@ -21,12 +21,13 @@ from kitaru_nb.core.drive import drive, drive_async
 from kitaru_nb.core.failures import failure_body, pickled, recorded_failure
 from kitaru_nb.core.interrupts import UserCode
 from kitaru_nb.core.keeper import keeper
+from kitaru_nb.core.leases import give_back
 from kitaru_nb.core.logs import LogBuffer
 from kitaru_nb.core.parking import Parking
 from kitaru_nb.core.runtime import Runtime
 from kitaru_nb.core.submitted import Submitted
 from kitaru_nb.core.work import Work
-from kitaru_nb.errors import KitaruFencedError, Paused
+from kitaru_nb.errors import KitaruBackendError, KitaruFencedError, Paused
 from kitaru_nb.journal.fold import Outputs, adopted_outputs, pack_outputs
 from kitaru_nb.model import Event, Lease
 
@@ -74,6 +75,7 @@ class Run:
         told: is told of each call as it happens: (``started``, ``completed``, ``failed`` or ``reused``, the call, the
             event that says so or None). On the thread of the call; what it raises is the call's failure.
         task: the loop and task of an asynchronous flow's body.
+        outages: errors of the journal that the run has met: they are no failure of its flow.
         user_code: which threads run user code, for interrupts.
     """
 
@@ -103,6 +105,7 @@ class Run:
         self.signal = ""
         self.wake = threading.Event()
         self.task: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
+        self.outages: list[KitaruBackendError] = []
         self.user_code = UserCode()
         self.logs = LogBuffer()
         self.parking = Parking(self, poll_seconds)
@@ -127,15 +130,6 @@ class Run:
     def waiting_for(self) -> list[str]:
         """Ids of the waits that the run has let go for."""
         return self.parking.waiting_for
-
-    @property
-    def before_pause(self) -> Callable[[e.WaitRequest], None] | None:
-        """Told of each wait before the run lets go for it."""
-        return self.parking.before_pause
-
-    @before_pause.setter
-    def before_pause(self, told: Callable[[e.WaitRequest], None] | None) -> None:
-        self.parking.before_pause = told
 
     # calls
 
@@ -386,7 +380,9 @@ class Run:
 
     def look(self) -> None:
         """Take up what others appended: answers and cancel requests."""
-        for event in self.journal.history(self.exec_id, after=self.engine.last_seq):
+        with self._meeting_outages():
+            news = self.journal.history(self.exec_id, after=self.engine.last_seq)
+        for event in news:
             self.engine.last_seq = max(self.engine.last_seq, event.seq)
             if event.kind in _FROM_OUTSIDE:
                 self.engine.take(event)
@@ -401,7 +397,8 @@ class Run:
         with self._lock:
             held, self._buffer = self._buffer, []
         try:
-            self.journal.append(self.exec_id, [*held, *events], lease=self.lease)
+            with self._meeting_outages():
+                self.journal.append(self.exec_id, [*held, *events], lease=self.lease)
         except KitaruFencedError as error:
             self.interrupt("fenced", str(error))
             # Not as an `Exception`: a flow that handles those would go on to do what its successor does too.
@@ -409,6 +406,14 @@ class Run:
         except BaseException:
             with self._lock:
                 self._buffer[:0] = held
+            raise
+
+    @contextlib.contextmanager
+    def _meeting_outages(self) -> Iterator[None]:
+        try:
+            yield
+        except KitaruBackendError as error:
+            self.outages.append(error)
             raise
 
     def hold(self, event: Event) -> None:
@@ -423,12 +428,12 @@ class Run:
     def let_go(self, events: Sequence[Event]) -> None:
         """Append the last events and give the lease back."""
         self.abandon()
-        now = time.time()
         with self._lock:
             held, self._buffer = self._buffer, []
         for call_id, lines in self.logs.take_all().items():
-            held.append(Event(self.exec_id, "log.lines", call_id, now, {"lines": lines}))
-        self.journal.release(self.lease, [*held, *events])
+            held.append(Event(self.exec_id, "log.lines", call_id, time.time(), {"lines": lines}))
+        with self._meeting_outages():
+            give_back(self.journal, self.lease, [*held, *events])
 
     def abandon(self) -> None:
         """Stop the upkeep without writing anything (the lease is lost, or storage is gone)."""
@@ -470,12 +475,13 @@ class Run:
     def interrupt(self, kind: str, reason: str) -> None:
         """Make the run let go at the next step: nothing finished is lost. Not to be called by a signal handler.
 
-        An asynchronous flow is cancelled at its next await; synchronous user code gets `Paused` at its next bytecode.
+        An asynchronous flow is cancelled at its next await, synchronous user code gets `Paused` at its next bytecode;
+        once more when ``paused`` is asked again, as user code may have swallowed it.
         """
         with self._lock:
-            if self.ending is not None:
+            if self.ending is not None and kind != "paused":
                 return
-            self.ending = Ending(kind, reason)
+            self.ending = self.ending or Ending(kind, reason)
         self.wake.set()
         self.parking.stir()
         if self.task is not None:

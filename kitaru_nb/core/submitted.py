@@ -65,6 +65,8 @@ class Submitted:
                 self._pool = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix=f"{self._run.exec_id}-")
             pool = self._pool
         self._run.parking.begin()
+        self._futures.add(claimable.future)
+        claimable.future.add_done_callback(self._futures.discard)
         claimable.future.add_done_callback(self._run.parking.end)
         # Until a new thread runs, CPython knows it by the id of the one that starts it: an interrupt of user code would
         # hit the newcomer, which never says that it has begun, and we would wait for that word forever.
@@ -79,6 +81,7 @@ class Submitted:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         task.add_done_callback(self._run.parking.end)
+        task.add_done_callback(_heard)
         return task
 
     def on_loop(self, work: Coroutine[Any, Any, Any], loop: asyncio.AbstractEventLoop) -> Future[Any]:
@@ -91,13 +94,14 @@ class Submitted:
         return future
 
     async def finish_tasks(self) -> None:
-        """Await the tasks that nobody awaited; their outcome is recorded in their calls."""
-        if tasks := list(self._tasks):
-            await asyncio.wait(tasks)
+        """Await the tasks that nobody awaited, and those that they submit; their outcome is recorded in their calls."""
+        while going_on := [task for task in self._tasks if not task.done()]:
+            await asyncio.wait(going_on)
 
     def finish(self) -> None:
-        """Wait for all that was submitted."""
-        futures.wait(list(self._futures))
+        """Wait for all that was submitted, and for what that submits."""
+        while going_on := list(self._futures):
+            futures.wait(going_on)
         if self._pool is not None:
             self._pool.shutdown(wait=True)
 
@@ -111,3 +115,9 @@ class Submitted:
         self.cancel()
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _heard(task: asyncio.Task[Any]) -> None:
+    """What ended a task is recorded in its call: asyncio need not complain that nobody awaited it."""
+    if not task.cancelled():
+        task.exception()

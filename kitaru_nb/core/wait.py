@@ -27,8 +27,10 @@ _PLAIN_TYPES: dict[str, Callable[[Any], Any]] = {"boolean": bool, "string": str,
 
 @overload
 def wait(
-    name: str | None = None,
+    first: str | None = None,
+    /,
     *,
+    name: str | None = None,
     question: str | None = None,
     schema: type[T],
     timeout: float | None = None,
@@ -39,8 +41,23 @@ def wait(
 
 @overload
 def wait(
-    name: str | None = None,
+    first: type[T],
+    /,
     *,
+    name: str | None = None,
+    question: str | None = None,
+    timeout: float | None = None,
+    until: datetime | timedelta | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> T: ...
+
+
+@overload
+def wait(
+    first: str | None = None,
+    /,
+    *,
+    name: str | None = None,
     question: str | None = None,
     timeout: float | None = None,
     until: datetime | timedelta | None = None,
@@ -49,8 +66,10 @@ def wait(
 
 
 def wait(
-    name: Any = None,
+    first: Any = None,
+    /,
     *,
+    name: str | None = None,
     question: str | None = None,
     schema: Any = bool,
     timeout: float | None = None,
@@ -63,6 +82,7 @@ def wait(
     then lets go: the process or pod may end, and the answer starts a fresh one.
 
     Args:
+        first: its name, or (as Kitaru has it) the type of the answer.
         name: how the wait is called when it is answered; default ``wait``.
         question: what the person who answers should read.
         schema: type of the answer, anything that pydantic can make a JSON Schema from.
@@ -75,14 +95,16 @@ def wait(
         KitaruDivergenceError: it was answered for another question.
         Paused: the worker lets go (not an error; don't catch it).
     """
-    frame, request, adapter = _prepare(name, question, schema, timeout, until, metadata)
+    frame, request, adapter = _prepare(first, name, question, schema, timeout, until, metadata)
     body = frame.run.wait(request)
     return _answered(request, body, adapter, frame)
 
 
 async def wait_async(
-    name: Any = None,
+    first: Any = None,
+    /,
     *,
+    name: str | None = None,
     question: str | None = None,
     schema: Any = bool,
     timeout: float | None = None,  # noqa: ASYNC109 (it ends the worker's polling, not this call)
@@ -90,22 +112,27 @@ async def wait_async(
     metadata: Mapping[str, Any] | None = None,
 ) -> Any:
     """`wait` for asynchronous flows: other tasks of the flow go on while it polls."""
-    frame, request, adapter = _prepare(name, question, schema, timeout, until, metadata)
+    frame, request, adapter = _prepare(first, name, question, schema, timeout, until, metadata)
     body = await frame.run.wait_async(request)
     return _answered(request, body, adapter, frame)
 
 
 def _prepare(
-    name: Any,
+    first: Any,
+    name: str | None,
     question: str | None,
     schema: Any,
     timeout: float | None,
     until: datetime | timedelta | None,
     metadata: Mapping[str, Any] | None,
 ) -> tuple[Frame, WaitRequest, Any]:
+    if first is not None and not isinstance(first, str):
+        schema = first
+    elif first is not None and name is not None:
+        raise KitaruUsageError(f"This wait has two names, {first!r} and {name!r}.", fix=f"wait({first!r})")
     if name is not None and not isinstance(name, str):
-        name, schema = None, name  # Kitaru's first parameter is the schema
-    name = name or "wait"
+        raise KitaruUsageError(f"name={name!r} can't be: expected a text.", fix="wait('approve')")
+    name = name or (first if isinstance(first, str) else None) or "wait"
     frame = require_frame("wait()")
     if frame.call_id:
         raise KitaruContextError(
@@ -115,9 +142,18 @@ def _prepare(
         )
     frame.run.check()
     json_schema, adapter = schema_of(schema)
-    if timeout is not None and timeout < 0:
+    if timeout is not None and (not isinstance(timeout, int | float) or not timeout >= 0):
         raise KitaruUsageError(
             f"timeout={timeout!r} can't be: expected seconds >= 0.", fix=f"wait({name!r}, timeout=0)"
+        )
+    if question is not None and not isinstance(question, str):
+        raise KitaruUsageError(
+            f"question={question!r} can't be: expected a text.", fix=f"wait({name!r}, question={str(question)!r})"
+        )
+    if metadata is not None and not isinstance(metadata, Mapping):
+        raise KitaruUsageError(
+            f"metadata={metadata!r} can't be: expected a mapping of JSON values.",
+            fix=f"wait({name!r}, metadata={{'draft': 1}})",
         )
     wait_id = _identify(frame, name, question, json_schema)
     recorded = frame.run.engine.asked.get(wait_id)
@@ -186,9 +222,9 @@ def _answered(request: WaitRequest, body: Mapping[str, Any], adapter: Any, frame
         raise KitaruStateError(f"Wait {request.name!r} of {frame.run.exec_id} was aborted by {body['by']}.")
     if frame.run.after_answer is not None:
         frame.run.after_answer(request, body)
-    if body["via"] == "clock":
-        return None
     value = body.get("value")
+    if body["by"] == "clock" and value is None:  # in a replay too, which has the answer from its original
+        return None
     frame.last = (f"wait:{request.wait_id}",)
     if adapter is None:
         return _PLAIN_TYPES[request.schema["type"]](value)

@@ -415,7 +415,8 @@ def test_sync_and_async_drivers_write_the_same_history(bench: Bench) -> None:
         failing.clear()
         handle = bench.run(variant, 1)
         assert handle.wait() == [1, 2, 1, 1]
-        histories.append([_comparable(e) for e in bench.events(handle)[1:]])
+        # ``checkpoint.started`` is there when the machine takes longer than 50 ms.
+        histories.append([_comparable(e) for e in bench.events(handle)[1:] if e.kind != "checkpoint.started"])
     assert histories[0] == histories[1]
 
 

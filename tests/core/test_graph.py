@@ -142,6 +142,16 @@ def test_a_second_graph_shows_the_news_and_keeps_the_rest(bench: Bench) -> None:
     assert same.count(False) == 1
 
 
+def test_a_call_that_ended_late_but_began_first_renames_the_others(bench: Bench, exec_id: str) -> None:
+    first = next(event for event in bench.events(exec_id) if event.body.get("name") == "leaf")
+    bench.executions.graph(exec_id)
+    earlier = {**first.body, "started_at": first.body["started_at"] - 0.5e-6}
+    bench.runtime.journal.append(exec_id, [first._replace(key="0" * 20, body=earlier, seq=0)])
+    graph = bench.executions.graph(exec_id)
+    assert graph == KitaruClient(bench.runtime).executions.graph(exec_id)
+    assert [n.selector for n in graph.nodes if n.name == "leaf"] == ["leaf", *(f"leaf#{n}" for n in range(2, 7))]
+
+
 def test_looking_leaves_the_garbage_collector_as_it_was(bench: Bench, exec_id: str) -> None:
     reads = bench.executions
     assert gc.isenabled()

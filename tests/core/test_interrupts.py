@@ -22,9 +22,7 @@ from kitaru_nb import (
     flow,
     wait,
 )
-from kitaru_nb.core import interrupts
 from kitaru_nb.core.handle import FlowHandle
-from kitaru_nb.core.interrupts import UserCode
 from kitaru_nb.core.local import threads
 from kitaru_nb.errors import Paused
 from kitaru_nb.journal.base import this_process
@@ -401,93 +399,32 @@ def test_a_paused_lease_is_renewed_while_a_checkpoint_takes_long(tmp_path: Path)
     assert handle.wait() == "done"
 
 
-# the mechanism
+def test_who_asks_again_is_heard_again(bench: Bench) -> None:
+    swallowed = threading.Event()
 
-
-def test_an_exception_arrives_in_user_code_only() -> None:
-    user_code = UserCode()
-    inside, outside, seen = threading.Event(), threading.Event(), []
-
-    def work() -> None:
-        user_code.enter()
-        user_code.leave()
-        outside.set()
-        inside.wait(10)
-        seen.append("the runtime's own code is not cut off")
+    @checkpoint
+    def stubborn() -> None:
         try:
-            user_code.enter()
-            seen.append("entered")
             while True:
-                pass
+                FOREVER.wait(0.01)
         except Paused:
-            seen.append("paused")
-        finally:
-            user_code.leave()
+            swallowed.set()
+        while True:
+            FOREVER.wait(0.01)
 
-    thread = threading.Thread(target=work)
-    thread.start()
-    outside.wait(10)
-    user_code.stop()
-    inside.set()
-    until(lambda: "entered" in seen)
-    user_code.stop()
-    thread.join(10)
-    assert seen == ["the runtime's own code is not cut off", "entered", "paused"]
+    @flow
+    def working() -> None:
+        stubborn()
 
-
-def test_what_was_sent_and_did_not_arrive_is_taken_back_on_leaving() -> None:
-    user_code = UserCode()
-    seen: list[str] = []
-    blocked, sent = threading.Lock(), threading.Event()
-    blocked.acquire()
-
-    def work() -> None:
-        user_code.enter()
-        sent.set()
-        try:
-            blocked.acquire()  # inside C: the exception waits until this returns
-            user_code.leave()
-            seen.append("left")
-        except Paused:
-            user_code.leave()
-            seen.append("paused")
-        for _ in range(1000):
-            pass
-        seen.append("unharmed")
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    sent.wait(10)
-    user_code.stop()
-    blocked.release()
-    thread.join(10)
-    assert seen[-1] == "unharmed"
-
-
-def test_nothing_is_left_pending_after_a_thread_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The exception was sent while the thread was on its way out: what arrived too late must not hit other code."""
-    sent: list[Any] = []
-    monkeypatch.setattr(interrupts, "_raise_in", lambda thread, error: sent.append((thread, error)))
-    user_code = UserCode()
-    user_code.enter()
-    me = threading.get_ident()
-    stopper = threading.Thread(target=user_code.stop)
-    stopper.start()
-    stopper.join()
-    assert sent == [(me, Paused)]
-    assert user_code.leave() is True
-    assert sent == [(me, Paused), (me, None)]
-    assert user_code.leave() is False
-
-
-def test_a_thread_that_was_told_to_end_does_so_when_it_comes_back_to_user_code() -> None:
-    user_code = UserCode()
-    user_code.end(threading.get_ident())
-    with pytest.raises(SystemExit):
-        user_code.enter()
-    user_code.ended()
-    user_code.enter()
-    assert user_code.leave()
+    handle = bench.run(working)
+    until(lambda: "stubborn" in bench.statuses(handle))
+    assert handle.local is not None
+    handle.local.interrupt()
+    assert swallowed.wait(20)
+    assert not handle.local.ended.is_set()
+    handle.local.interrupt()
+    let_go(handle)
+    assert handle.status == "interrupted"
 
 
 # processes

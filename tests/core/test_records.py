@@ -321,3 +321,23 @@ def test_an_error_of_the_runtime_in_a_checkpoint_is_the_same_error_on_resume(ben
     bench.finish(exec_id, careful)
     assert str(seen[0]) == str(seen[1])
     assert type(seen[0]) is type(seen[1])
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [(5, {}), ("", {}), ("lone \ud800", {}), ("a", {"tags": "draft"}), ("a", {"tags": [1]}), ("a", {"type": "x"})],
+    ids=["number", "empty", "surrogate", "tags text", "tags numbers", "type"],
+)
+def test_what_cannot_be_saved_is_refused_and_harms_nothing(bench: Bench, name: Any, options: Any) -> None:
+    @checkpoint
+    def fine() -> str:
+        return "fine"
+
+    @flow
+    def working() -> str:
+        with pytest.raises(KitaruUsageError) as caught:
+            save(name, 1, **options)
+        assert caught.value.fix
+        return fine()
+
+    assert bench.run(working).wait() == "fine"

@@ -229,67 +229,6 @@ def test_scope_after_also_runs_all_that_came_later(bench: Bench, room: Newsroom,
     assert room.since() == ["outline", "draft 1", "draft 2", "edit"]
 
 
-def test_a_wait_is_reused_when_nothing_before_it_is_new(bench: Bench) -> None:
-    ran: list[str] = []
-
-    @checkpoint
-    def early(n: int) -> int:
-        ran.append("early")
-        return n
-
-    @checkpoint
-    def late(n: int) -> int:
-        ran.append("late")
-        return n
-
-    @flow
-    def asking() -> list[Any]:
-        return [early(1), wait("one", timeout=0), late(2), wait("two", timeout=0)]
-
-    handle = bench.run(asking)
-    assert bench.complete(handle, one=True, two=True) == [1, True, 2, True]
-    plan = bench.executions.replay_plan(handle.exec_id, from_="late")
-    assert plan.asks == ("two",)
-    again = bench.bind(asking).replay(handle.exec_id, from_="late")
-    with pytest.raises(KitaruWaitingError, match="'two'"):
-        again.wait()
-    first = bench.get(again).waits[0]
-    assert (first.name, first.resolved_by, first.via) == ("one", "ann", f"reused from {handle.exec_id}")
-    whole = bench.bind(asking).replay(handle.exec_id, from_="early")
-    with pytest.raises(KitaruWaitingError, match="'one'"):
-        whole.wait()
-
-
-def test_an_old_answer_does_not_count_when_something_before_it_turned_out_new(bench: Bench) -> None:
-    """Code changed, which the plan doesn't look at; the question is the same, but what it is about isn't."""
-
-    def make(text: str) -> Any:
-        @checkpoint
-        def write() -> str:
-            return text
-
-        @checkpoint
-        def send(text: str) -> str:
-            return f"sent {text}"
-
-        @flow
-        def mailing() -> str:
-            letter = write()
-            wait("approve", question="Send?", timeout=0)
-            return send(letter)
-
-        return mailing
-
-    handle = bench.run(make("kind letter"))
-    bench.complete(handle, approve=True)
-    assert bench.executions.replay_plan(handle.exec_id, from_="send").asks == ()
-    same = bench.bind(make("kind letter")).replay(handle.exec_id, from_="send")
-    assert same.wait() == "sent kind letter"
-    changed = bench.bind(make("rude letter")).replay(handle.exec_id, from_="send")
-    with pytest.raises(KitaruWaitingError, match=r"Send\?"):
-        changed.wait()
-
-
 def test_changed_code_of_a_checkpoint_runs_again(bench: Bench) -> None:
     ran: list[str] = []
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from core.bench import Bench
+from core.bench import Bench, until
 from kitaru_nb import (
     KitaruSerializationError,
     KitaruTimeoutError,
@@ -19,6 +19,7 @@ from kitaru_nb import (
     checkpoint,
     flow,
 )
+from kitaru_nb.core.local import threads
 from kitaru_nb.core.retry import Retry, as_retry
 
 NOW = Retry(attempts=2, delay=0)
@@ -362,6 +363,32 @@ def test_a_flow_with_retries_goes_on_by_itself(bench: Bench) -> None:
     assert ran == ["step", "body", "body", "body"]
     assert bench.kinds(handle).count("execution.failed") == 2
     assert bench.get(handle).failure is None
+
+
+@pytest.mark.parametrize("ending", ["interrupted", "cancelled"])
+def test_a_flow_that_waits_for_its_retry_runs_and_can_be_paused_or_cancelled(bench: Bench, ending: str) -> None:
+    tries: list[int] = []
+
+    @flow(retries=Retry(attempts=1, delay=60))
+    def stumbling() -> str:
+        tries.append(1)
+        if len(tries) == 1:
+            raise ConnectionError("stumbled")
+        return "through"
+
+    handle = bench.run(stumbling)
+    until(lambda: bench.kinds(handle)[-2:] == ["execution.failed", "execution.claimed"])
+    assert handle.status == "running"
+    if ending == "cancelled":
+        bench.executions.cancel(handle.exec_id)
+    else:
+        until(lambda: (run := threads[handle.exec_id].run) and run.lease.epoch == 2)
+        threads[handle.exec_id].interrupt()
+    until(lambda: handle.status == ending)
+    assert tries == [1]
+    if ending == "interrupted":
+        bench.executions.resume(handle.exec_id)
+        assert handle.wait() == "through"
 
 
 def test_retries_given_to_run_hold_for_a_worker_that_finds_only_the_flow(bench: Bench) -> None:

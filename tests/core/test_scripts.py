@@ -153,7 +153,8 @@ print(main.handle.wait())
         assert process.stdout is not None
         exec_id = process.stdout.readline().strip()
         assert exec_id.startswith("kr-"), process.communicate()
-        assert shop.bench.answer(exec_id, True).worker is None
+        answered = shop.bench.answer(exec_id, True)
+        assert (answered.worker, answered.elsewhere) == (None, True)
         with pytest.raises(KitaruStateError, match=r"only in the process that started it[\s\S]*executions.resume"):
             shop.bench.executions.resume(exec_id)
         (shop.folder / "answered").touch()

@@ -19,7 +19,7 @@ import kitaru_nb.journal.postgres
 import kitaru_nb.journal.sqlite
 from kitaru_nb.config import load_settings
 from kitaru_nb.core.runtime import Runtime
-from kitaru_nb.errors import KitaruError
+from kitaru_nb.errors import KitaruBackendError, KitaruError
 from kitaru_nb.model import ExecutionStatus
 from kitaru_nb.testing.faults import Died, Fate, FaultyJournal
 from kitaru_nb.worker import exit_code, work
@@ -47,7 +47,7 @@ def work_on(order: dict[str, Any]) -> int:
         runtime = Runtime(runtime.settings, journal=journal)
     try:
         outcome = work(runtime, order["exec_id"])
-        if outcome.status is ExecutionStatus.FAILED:
+        if outcome.status is ExecutionStatus.FAILED or isinstance(outcome.error, KitaruBackendError):
             print(f"{type(outcome.error).__name__}: {outcome.error}", file=sys.stderr)
         return exit_code(outcome.status)
     except KitaruError as error:

@@ -114,6 +114,12 @@ async def journey_async(width: int) -> str:
 
 
 @flow
+def asked(value: int) -> int:
+    """A checkpoint, and a question."""
+    return leaf(1, value) + wait("more", schema=int, timeout=0)
+
+
+@flow
 def stairs(steps: int) -> int:
     """One checkpoint after another, each on the value of the last."""
     value = 0

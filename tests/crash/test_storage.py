@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from crash.flows import crowded, fill
+from crash.flows import asked, crowded, fill
 from crash.workshop import Workshop
 from kitaru_nb import KitaruBackendError
 from kitaru_nb.config import Settings
+from kitaru_nb.core.advance import advance
 from kitaru_nb.core.create import create_execution
 from kitaru_nb.core.runtime import Runtime
+from kitaru_nb.journal.base import Journal
 from kitaru_nb.journal.fold import Outputs
-from kitaru_nb.model import ExecutionStatus
+from kitaru_nb.model import Event, ExecutionStatus, Lease
+from kitaru_nb.testing.faults import FaultyJournal
+from kitaru_nb.worker import EXIT_WAITING
 
 
 class Mount:
@@ -64,7 +69,7 @@ def crash_on_full_disk(workshop: Workshop, fill: str) -> str:
     exec_id = workshop.create(crowded, 7)
     child = workshop.child(CRASH_FILL=fill)
     child.begin(exec_id)
-    assert child.end() == 1
+    assert child.end() == EXIT_WAITING
     assert child.errors.startswith("KitaruBackendError: The journal ")
     assert "the disk is full or failing; nothing was written" in child.errors
     assert "fix: df -h " in child.errors
@@ -164,6 +169,52 @@ def test_a_damaged_blob_stops_the_resume_and_is_named(workshops: Callable[..., W
     assert again.end() == 0, again.errors
     workshop.witness.life_ended(journal, exec_id)
     assert workshop.result(exec_id) == 10 * 40_000 + 7
+
+
+class Away(FaultyJournal):
+    """Can't be reached for the next ``operations`` operations from one of ``begins`` on."""
+
+    def __init__(self, journal: Journal, begins: str, operations: int) -> None:
+        super().__init__(journal)
+        self.begins, self.operations, self.began = begins, operations, False
+
+    def _reach(self, name: str) -> None:
+        self.began = self.began or name == self.begins
+        if self.began and self.operations:
+            self.operations -= 1
+            raise KitaruBackendError("The journal can't be reached.", fix="start it")
+
+    def append(self, exec_id: str, events: Sequence[Event], *, lease: Lease | None = None) -> int:
+        self._reach("append")
+        return super().append(exec_id, events, lease=lease)
+
+    def release(self, lease: Lease, events: Sequence[Event] = ()) -> None:
+        self._reach("release")
+        super().release(lease, events)
+
+    def history(self, exec_id: str, *, after: int = 0) -> list[Event]:
+        self._reach("look" if after else "history")
+        return super().history(exec_id, after=after)
+
+
+@pytest.mark.parametrize("begins", ["append", "release", "history", "look"])
+@pytest.mark.parametrize("operations", [1, 2], ids=["for a moment", "longer"])
+def test_a_journal_that_is_away_fails_no_execution_and_the_same_process_goes_on_when_it_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begins: str, operations: int
+) -> None:
+    monkeypatch.setenv("CRASH_RAN", str(tmp_path / "ran"))
+    runtime = Runtime(Settings(tmp_path, durability="process"))
+    away = Runtime(runtime.settings, journal=Away(runtime.journal, begins, operations))
+    exec_id = create_execution(runtime, asked, {"value": 7}).exec_id
+    with contextlib.suppress(KitaruBackendError):  # it is raised where nothing has begun yet
+        outcome = advance(away, exec_id, asked, poll_seconds=0.0)
+        assert outcome.status in (ExecutionStatus.INTERRUPTED, ExecutionStatus.WAITING)
+    kinds = [event.kind for event in runtime.journal.history(exec_id)]
+    assert not {"execution.failed", "execution.paused"} & set(kinds)
+    outcome = advance(away, exec_id, asked, poll_seconds=0.0)  # at once: its own lease doesn't lock it out
+    assert outcome.status is ExecutionStatus.WAITING
+    assert runtime.journal.execution(exec_id).status is ExecutionStatus.WAITING
+    runtime.journal.close()
 
 
 def spoil(blob: Path, damage: str) -> None:

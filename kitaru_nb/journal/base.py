@@ -41,8 +41,11 @@ completed (`kitaru_nb.journal.fold` has both directions, and reads the longer fo
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import os
 import socket
+import sys
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -170,8 +173,32 @@ class Journal(Protocol):
 
 def this_process() -> Owner:
     """An `Owner` for this process, with a nonce of its own."""
-    pid = os.getpid()
-    return Owner(socket.gethostname(), pid, process_start(pid), uuid.uuid4().hex[:12])
+    return owner_of(os.getpid(), uuid.uuid4().hex[:12])
+
+
+def owner_of(pid: int, nonce: str = "") -> Owner:
+    """An `Owner` for a process of this machine."""
+    return Owner(this_host(), pid, process_start(pid), nonce)
+
+
+def this_host() -> str:
+    """Where process ids mean what they mean here: the host's name and, where that can be told, which kernel it is and
+    which of its sets of processes. Names alone don't say: containers may share one."""
+    return f"{socket.gethostname()}{_kernel()}"
+
+
+@functools.cache
+def _kernel() -> str:
+    try:
+        boot = _BOOT.read_text().strip()
+        processes = os.stat("/proc/self/ns/pid").st_ino
+    except OSError:
+        # Where Linux hides it, another machine may be called the same: then this process knows its own alone.
+        return f"/{uuid.uuid4().hex[:8]}" if sys.platform == "linux" else ""
+    return f"/{hashlib.sha256(f'{boot} {processes}'.encode()).hexdigest()[:8]}"
+
+
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 def process_start(pid: int) -> int:
@@ -192,7 +219,7 @@ def _process_stat(pid: int) -> list[str]:
 
 def is_dead(owner: Owner) -> bool:
     """Whether ``owner`` certainly no longer runs: same host, and its process ended or was replaced."""
-    if owner.host != socket.gethostname():
+    if owner.host != this_host():
         return False
     try:
         with suppress(PermissionError):  # it exists, under another user

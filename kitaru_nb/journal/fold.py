@@ -186,7 +186,7 @@ class FoldedCall:
         started, ended: Unix seconds.
         attempts: None for one attempt that completed at once.
         selector: ``name`` or ``name#2``, by the order in which calls started.
-        details: what `Folding.detail` made, until the next event.
+        details, drawn: what `Folding.detail` and `kitaru_nb.core.graph` made of it, kept until there is news of it.
     """
 
     event: Event
@@ -196,6 +196,7 @@ class FoldedCall:
     attempts: Attempts | None = None
     selector: str = ""
     details: CheckpointCall | None = None
+    drawn: tuple[Any, Sequence[Any]] | None = None
 
     @property
     def name(self) -> str:
@@ -277,7 +278,7 @@ class Folding:
                 n = counts[name] = counts.get(name, 0) + 1
                 selector = name if n == 1 else f"{name}#{n}"
                 if selector != call.selector:
-                    call.selector, call.details = selector, None
+                    call.selector, call.details, call.drawn = selector, None, None
         return self._in_order
 
     def checkpoints(self) -> tuple[CheckpointCall, ...]:
@@ -406,7 +407,7 @@ class Folding:
             return
         self.logged.setdefault(event.key, {}).update(event.body)
         if (call := self._calls.get(event.key)) is not None:
-            call.details = None
+            call.details = call.drawn = None
 
     def _artifact_saved(self, event: Event) -> None:
         self._saved.append(unpack_artifact(event.body["artifact"], event.blob, self.exec_id))

@@ -13,11 +13,21 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 import psycopg
 
 from kitaru_nb.errors import KitaruBackendError, KitaruUsageError
+from kitaru_nb.journal.open import secrets_in, shown
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
 Connection = psycopg.Connection[Row]
 
+#: What a server says whose connections a pooler hands out anew for each transaction: a statement that was prepared on
+#: one is not there on the next, or another of its name is.
+_POOLED = frozenset({"26000", "42P05"})
+_TRIED_AGAIN = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    psycopg.errors.InvalidSqlStatementName,
+    psycopg.errors.DuplicatePreparedStatement,
+)
 #: The server's clock as Unix seconds.
 CLOCK = "extract(epoch from clock_timestamp())::float8"
 
@@ -34,6 +44,7 @@ class Server:
         self._others: list[Connection] = []
         self._pid = os.getpid()
         self._closed = False
+        self._prepares = True
         self._ahead = 0.0
         weakref.finalize(self, _close_all, self._idle, self._pid)  # where nobody closed the handle
 
@@ -54,7 +65,9 @@ class Server:
             try:
                 with self.connection() as connection:
                     return work(connection)
-            except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+            except _TRIED_AGAIN as error:
+                if error.sqlstate in _POOLED:
+                    self._prepares = False
                 if self._closed or not _may_pass(error) or time.monotonic() + pause > until:
                     raise self._failed(error) from error
                 time.sleep(pause)
@@ -76,8 +89,9 @@ class Server:
             connection = self._connect()
         try:
             yield connection
-        except BaseException:
-            if connection.info.transaction_status is not psycopg.pq.TransactionStatus.IDLE:
+        except BaseException as error:
+            broken = connection.info.transaction_status is not psycopg.pq.TransactionStatus.IDLE
+            if broken or (isinstance(error, psycopg.Error) and error.sqlstate in _POOLED):
                 connection.close()
             raise
         finally:
@@ -112,7 +126,8 @@ class Server:
             self._idle.pop().close()
 
     def _connect(self) -> Connection:
-        connection = psycopg.connect(self._conninfo, autocommit=True, connect_timeout=10)
+        threshold = 5 if self._prepares else None  # psycopg's own default, or never
+        connection = psycopg.connect(self._conninfo, autocommit=True, connect_timeout=10, prepare_threshold=threshold)
         if not self._durable:
             connection.execute("set synchronous_commit = off")
         (theirs,) = connection.execute(f"select {CLOCK}").fetchone() or (time.time(),)
@@ -120,9 +135,13 @@ class Server:
         return connection
 
     def _failed(self, error: psycopg.Error) -> KitaruBackendError:
-        return KitaruBackendError(
-            f"The journal {self.url} failed: {_first_line(error)}.", fix="check the server, the URL and its rights"
-        )
+        asked = "select 1"
+        if error.sqlstate == "42501":  # may log in, but not make or use the tables
+            parts = urlsplit(self.url)
+            database, user = parts.path.strip("/") or "DATABASE", parts.username or "USER"
+            asked = f"grant create on database {database} to {user}"
+        fix = f"psql '{self.url.partition('?')[0]}' --command '{asked}'"
+        return KitaruBackendError(f"The journal {self.url} failed: {_first_line(error)}.", fix=fix)
 
 
 class Notifications:
@@ -155,7 +174,8 @@ def _may_pass(error: psycopg.Error) -> bool:
     """Whether trying again may help: not when the server refuses who asks, or has no such database."""
     if error.sqlstate is None:
         return not any(words in str(error) for words in ("authentication failed", "does not exist", "no pg_hba.conf"))
-    return error.sqlstate[:2] in ("08", "40", "53", "57")  # connection, serialisation, resources, shutdown
+    # Connection, serialisation, resources, shutdown.
+    return error.sqlstate[:2] in ("08", "40", "53", "57") or error.sqlstate in _POOLED
 
 
 def split_url(url: str) -> tuple[str, str, str]:
@@ -168,18 +188,22 @@ def split_url(url: str) -> tuple[str, str, str]:
             f"The schema of a journal in PostgreSQL is {schema!r}; expected a name of 1 to 63 bytes.",
             fix="postgresql://user@host/database?schema=kitaru",
         )
-    shown = parts
-    if parts.password is not None:
-        shown = parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", "@"))
     conninfo = parts._replace(query=urlencode(query)).geturl()
+    secrets, why = secrets_in(url), ""
     try:
         psycopg.conninfo.conninfo_to_dict(conninfo)
     except psycopg.ProgrammingError as error:
+        why = _first_line(error)
+    if any("/" in secret for secret in secrets):
+        why = "the password has a slash"
+    if why:
+        for secret in secrets:
+            why = why.replace(secret, "…")
         raise KitaruUsageError(
-            f"{shown.geturl()!r} is no URL of a journal in PostgreSQL: {_first_line(error)}.",
-            fix="postgresql://user@host:5432/database",
-        ) from error
-    return shown.geturl(), schema, conninfo
+            f"{shown(url)!r} is no URL of a journal in PostgreSQL: {why}.",
+            fix="postgresql://user@host:5432/database  # special characters of a password as %XX",
+        )
+    return shown(url), schema, conninfo
 
 
 def _first_line(error: Exception) -> str:

@@ -242,8 +242,8 @@ class Deployments:
             )
         check_tag(tag)
         deployment = self.get(flow, version=version)
-        self._move(deployment.flow, tag, self._tag(deployment.flow, tag), deployment.version, by or whoami())
-        return self.get(deployment.flow, version=deployment.version)
+        before = self._tag(deployment.flow, tag)
+        return self._route(deployment.flow, tag, before, deployment.version, by or whoami())
 
     def untag(self, flow: str, tag: str, *, by: str | None = None) -> None:
         """Take a tag away. Raises `KitaruNotFoundError` when it is on no version."""
@@ -266,8 +266,7 @@ class Deployments:
                 f"Tag {tag!r} of flow {flow!r} can't be rolled back: it {what}.",
                 fix=f"kitaru deployments tag {flow} VERSION {tag}",
             )
-        self._move(flow, tag, current, target, by or whoami())
-        return self.get(flow, version=target)
+        return self._route(flow, tag, current, target, by or whoami())
 
     def _before(self, flow: str, tag: str, current: int) -> int | None:
         """The version before ``current``: rolling back twice goes two moves back, not to and fro."""
@@ -304,9 +303,12 @@ class Deployments:
                 f"{deployment.deployment_id} is in use: execution {exec_id} has not ended.",
                 fix=f"kitaru executions cancel {exec_id}",
             )
-        name = _version_name(flow, deployment.version)
+        name, deleted, who = _version_name(flow, deployment.version), json.dumps({"deleted": True}), by or whoami()
         known = self._journal.reference(name)
-        self._journal.set_reference(name, json.dumps({"deleted": True}), expected=known, by=by or whoami())
+        self._journal.set_reference(name, deleted, expected=known, by=who)
+        if deployment.version in self._tags(flow).values():  # it got a tag in this moment
+            self._journal.set_reference(name, known, expected=deleted, by=who)
+            self.delete(flow, version, by=by)
 
     def _used_by(self, deployment: Deployment) -> str | None:
         for status in _IN_USE:
@@ -417,9 +419,20 @@ class Deployments:
         text = self._journal.reference(_tag_name(flow, tag))
         return None if text is None else int(text)
 
+    def _route(self, flow: str, tag: str, before: int | None, after: int, by: str) -> Deployment:
+        """Put a tag on a version; not if that is deleted in this moment, which is said as by `get`."""
+        while True:
+            self._move(flow, tag, before, after, by)
+            if self._version(flow, after, {}) is not None:
+                return self.get(flow, version=after)
+            self._move(flow, tag, after, before, by)
+            self.get(flow, version=after)  # or its deletion was taken back: once more
+
     def _move(self, flow: str, tag: str, before: int | None, after: int | None, by: str) -> None:
         if before == after:
             return
+        if after is not None:  # first, so that every tag that is on a version is known
+            self._register(flow, tag=tag, by=by)
         try:
             self._journal.set_reference(_tag_name(flow, tag), _text(after), expected=_text(before), by=by)
         except KitaruConflictError as conflict:
@@ -430,8 +443,6 @@ class Deployments:
             )
             error.existing = conflict.existing
             raise error from conflict
-        if after is not None:
-            self._register(flow, tag=tag, by=by)
 
     def _register(self, flow: str, *, versions: int = 0, tag: str | None = None, by: str) -> None:
         def changed(index: dict[str, Any]) -> dict[str, Any]:

@@ -416,7 +416,7 @@ def _build(arguments: list[str], folder: Path) -> None:
     if ended.returncode != 0:
         raise KitaruBackendError(
             f"The locked environment can't be built: {_reason(ended.stderr)}",
-            fix="uv pip install --require-hashes -r requirements.lock  # shows the same, in the snapshot's folder",
+            fix="mend this machine's network or package index, then: kitaru executions retry EXECUTION",
         )
 
 

@@ -229,11 +229,11 @@ def _wait(node: ast.AST) -> dict[str, Any] | None:
     if name not in ("wait", "wait_async"):
         return None
     given = {k.arg: k.value for k in node.keywords}
-    first: Mapping[str, ast.expr] = {"name": next(iter(node.args), None)}  # type: ignore[dict-item]
-    named = given.get("name") or first["name"]
+    first = next(iter(node.args), None)
+    named = given.get("name") or first
     if not isinstance(named, ast.Constant) or not isinstance(named.value, str):
         return None
-    question, schema = given.get("question"), given.get("schema")
+    question, schema = given.get("question"), given.get("schema") or (first if first is not named else None)
     shown = (
         None if question is None else question.value if isinstance(question, ast.Constant) else ast.unparse(question)
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -91,7 +92,7 @@ def read_snapshot(data: bytes) -> Snapshot:
             for entry in entries:
                 _check_entry(entry, digest)
             files = {entry.filename: archive.read(entry) for entry in entries}
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
         raise KitaruArtifactError(f"Snapshot {digest[:12]} is no readable zip: {error}.") from error
     if len(files) != len(entries):
         raise _refused(digest, "it has two entries of one name")
@@ -121,9 +122,15 @@ def _refused(digest: str, why: str) -> KitaruArtifactError:
 
 
 def unpack(snapshot: Snapshot, folder: Path) -> None:
-    """Write a snapshot's files into ``folder``; what else is there stays. Raises `KitaruBackendError`."""
+    """Write what a snapshot runs with into ``folder``: all but its wheels. What else is there stays.
+
+    Raises:
+        KitaruBackendError: that can't be written.
+    """
     try:
         for path, content in {**snapshot.files, MANIFEST: snapshot.manifest.dump()}.items():
+            if path.startswith(WHEELS):
+                continue
             target = folder / path
             target.parent.mkdir(parents=True, exist_ok=True)
             if not target.exists() or target.read_bytes() != content:

@@ -1,6 +1,7 @@
 """Where a worker runs an execution of a deployment: the verified snapshot in a folder of its own, in its environment.
 
 A worker that finds itself in another environment than the locked one builds that (once for each lock) and becomes it.
+The folder is there while somebody works in it, or may go on: of an execution that has ended only what it wrote is left.
 """
 
 from __future__ import annotations
@@ -10,19 +11,23 @@ import functools
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from kitaru_nb.core.flow import Flow
 from kitaru_nb.core.runtime import Runtime
-from kitaru_nb.errors import KitaruUsageError
+from kitaru_nb.errors import KitaruArtifactError, KitaruBackendError, KitaruUsageError
 from kitaru_nb.model import Event
 from kitaru_nb.promote.environment import build_environment, environment_key, is_running
 from kitaru_nb.promote.inputs import hints_of
-from kitaru_nb.promote.snapshot import LOCK, NOTEBOOK, WHEELS, Snapshot, load_snapshot, unpack
+from kitaru_nb.promote.manifest import load_manifest
+from kitaru_nb.promote.snapshot import LOCK, MANIFEST, NOTEBOOK, WHEELS, Snapshot, load_snapshot, unpack
 
 #: Set in a process that has become the environment of this key.
 _BECAME = "KITARU_ENVIRONMENT_KEY"
@@ -43,8 +48,7 @@ def enter(runtime: Runtime, created: Event) -> None:
     if created.body["ref"]["kind"] != "snapshot":
         return
     snapshot = _snapshot_of(runtime, created)
-    folder = work_folder(runtime, created.exec_id)
-    unpack(snapshot, folder)
+    folder = _unpacked(runtime, created.exec_id, snapshot)
     _check_secrets(snapshot)
     os.chdir(folder)
     lock, wheels = _locked(snapshot)
@@ -102,8 +106,7 @@ def localised(runtime: Runtime, created: Event) -> Event:
     if ref["kind"] != "snapshot":
         return created
     snapshot = _snapshot_of(runtime, created)
-    folder = work_folder(runtime, created.exec_id)
-    unpack(snapshot, folder)
+    folder = _unpacked(runtime, created.exec_id, snapshot)
     entry = dict(snapshot.manifest.entry)
     if entry["kind"] == "notebook":
         name = snapshot.manifest.flow
@@ -118,6 +121,86 @@ def localised(runtime: Runtime, created: Event) -> Event:
         entry["root"] = str(folder)
     return created._replace(body={**created.body, "ref": entry})
 
+
+def _unpacked(runtime: Runtime, exec_id: str, snapshot: Snapshot) -> Path:
+    """The work folder with the snapshot in it; nobody clears it before this process ends or leaves it."""
+    folder = work_folder(runtime, exec_id)
+    if folder not in _occupied and os.name != "nt":
+        try:
+            _occupied[folder] = _locked_folder(folder, alone=False)
+        except OSError as error:
+            raise KitaruBackendError(
+                f"The work folder {folder} can't be had: {error.strerror or error}.",
+                fix=f"make {runtime.home} writable",
+            ) from error
+    unpack(snapshot, folder)
+    return folder
+
+
+def leave(runtime: Runtime, exec_id: str) -> None:
+    """Let go of the work folder of an execution, if it has one here, and clear it if the execution has ended.
+
+    What came with its snapshot goes; what it wrote or changed itself stays. While another process works there (a job
+    of an isolated checkpoint, the worker of a retry), all of it does.
+
+    Raises:
+        KitaruBackendError: the journal can't be asked.
+    """
+    folder = work_folder(runtime, exec_id)
+    if not folder.is_dir() or os.name == "nt":
+        return
+    if (place := _occupied.pop(folder, None)) is not None:
+        os.chdir(runtime.home)
+        os.close(place)
+    # Asked after letting go: of a worker that ends and somebody who cancels at this moment, one clears it.
+    if not runtime.journal.execution(exec_id).status.ended:
+        return
+    with suppress(OSError, KitaruArtifactError):  # somebody works there, or it can't be cleared: then it stays
+        place = _locked_folder(folder, alone=True)
+        try:
+            _clear(folder)
+        finally:
+            os.close(place)
+
+
+def _locked_folder(folder: Path, *, alone: bool) -> int:
+    """A descriptor of the folder, made where it isn't, by which this process has it; ``alone``, or with others.
+
+    Raises:
+        OSError: it can't be made, or others have it.
+    """
+    import fcntl
+
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):  # cleared at this moment; a new one
+            place = os.open(folder, os.O_RDONLY)
+            try:
+                fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB if alone else fcntl.LOCK_SH)
+                if os.path.samestat(os.fstat(place), folder.stat()):
+                    return place
+            except BaseException:
+                os.close(place)
+                raise
+            os.close(place)
+
+
+def _clear(folder: Path) -> None:
+    if (folder / MANIFEST).exists():
+        for path, digest in load_manifest((folder / MANIFEST).read_bytes(), "").files.items():
+            target = folder / path
+            if target.is_file() and sha256(target.read_bytes()).hexdigest() == digest:
+                target.unlink()
+            if path.endswith(".py"):
+                shutil.rmtree(target.parent / "__pycache__", ignore_errors=True)
+        (folder / MANIFEST).unlink()
+    for below, _, _ in os.walk(folder, topdown=False):
+        with suppress(OSError):  # something is left in it
+            os.rmdir(below)
+
+
+#: Work folder → the descriptor by which this process has it.
+_occupied: dict[Path, int] = {}
 
 _snapshots: dict[str, Snapshot] = {}
 

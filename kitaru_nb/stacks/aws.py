@@ -378,7 +378,9 @@ class AwsRunner(CloudRunner):
                 raise self.refused(doing, words, kind=Unknown) from error
             fix = None
             if code in _DENIED:
-                fix = f"allow {error_action(operation)} to those who start workers, in IAM"
+                named = re.search(r"perform: (\w+:\w+)", str(told.get("Message")))  # not always what was asked for
+                action = named[1] if named else error_action(operation)
+                fix = f"allow {action} to those who start workers, in IAM"
             elif code == "ClusterNotFoundException":
                 fix = f"aws ecs create-cluster --cluster-name {self.options.cluster.rpartition('/')[2]}"
             raise self.refused(doing, words, fix) from error

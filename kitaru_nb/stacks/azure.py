@@ -86,8 +86,9 @@ class AzureRunner(CloudRunner):
     """Starts workers as executions of Container Apps jobs."""
 
     cloud = "Azure"
-    #: Seconds between two looks at a job that is being made.
+    #: Seconds between two looks at a job that is being made, and after which nobody looks any more.
     poll = 2.0
+    patience = 120.0
 
     def __init__(self, stack: Stack) -> None:
         super().__init__(stack)
@@ -215,7 +216,9 @@ class AzureRunner(CloudRunner):
             wanted,
             polling_interval=self.poll,
         )
-        self._ask("make the job", making.result)
+        self._ask("make the job", making.wait, self.patience)
+        if not making.done():
+            raise self.refused("make the job", f"it isn't made after {self.patience:g} seconds")
 
     def _workers(self, exec_id: str, job: Job | None) -> list[CloudWorker]:
         return self._executions_of(_name(exec_id, job))
@@ -277,7 +280,7 @@ class AzureRunner(CloudRunner):
                 "read logs",
                 "its environment keeps none in Log Analytics",
                 f"az containerapp env update --name {self.options.environment} --resource-group {self._group} "
-                "--logs-destination log-analytics",
+                "--logs-destination log-analytics --logs-workspace-id ID --logs-workspace-key KEY",
                 KitaruLogRetrievalError,
             )
         return str(kept.log_analytics_configuration.customer_id)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from kitaru_nb.core.runners import Job
 from kitaru_nb.core.runtime import Runtime
 from kitaru_nb.errors import KitaruUsageError
+from kitaru_nb.journal.open import secrets_in
 from kitaru_nb.stacks.definition import DEFINITION, Stack
 from kitaru_nb.stacks.process import environment
 
@@ -39,13 +39,15 @@ def worker_environment(runtime: Runtime, stack: Stack) -> dict[str, str]:
     Raises:
         KitaruUsageError: a password would be readable wherever the platform shows the worker.
     """
-    journal = "KITARU_JOURNAL"
-    if journal not in stack.secrets and urlsplit(runtime.settings.journal_url).password:
-        raise KitaruUsageError(
-            f"The journal of stack {stack.name!r} has a password, which workers must get as a secret.",
-            fix=f"kitaru stack create {stack.name} {stack.runner} ... --secret {journal}=REFERENCE",
-        )
-    variables = {name: value for name, value in environment(runtime.settings).items() if name != "KITARU_HOME"}
+    settings = runtime.settings
+    for what, url in (("journal", settings.journal_url), ("store", settings.store_url)):
+        variable = f"KITARU_{what.upper()}"
+        if variable not in stack.secrets and secrets_in(url):
+            raise KitaruUsageError(
+                f"The {what} of stack {stack.name!r} has a password, which workers must get as a secret.",
+                fix=f"kitaru stack create {stack.name} {stack.runner} ... --secret {variable}=REFERENCE",
+            )
+    variables = {name: value for name, value in environment(settings).items() if name != "KITARU_HOME"}
     # By this a worker starts jobs for isolated checkpoints where it runs itself.
     options = {name: value for name, value in stack.options.items() if name not in _OF_THIS_MACHINE}
     fields = stack.model_dump(exclude_defaults=True) | {"name": stack.name, "runner": stack.runner, "options": options}

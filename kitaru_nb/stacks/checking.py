@@ -14,6 +14,7 @@ from kitaru_nb.core.records import load
 from kitaru_nb.core.runners import Runner, WorkerStatus, runner_of
 from kitaru_nb.core.runtime import Runtime, runtime_of
 from kitaru_nb.errors import KitaruError
+from kitaru_nb.journal.open import shown
 from kitaru_nb.model import ExecutionStatus
 from kitaru_nb.stacks.base import Finding
 from kitaru_nb.stacks.definition import ELSEWHERE, find_stack
@@ -135,4 +136,4 @@ def _store(runtime: Runtime) -> str:
     value = f"check {uuid.uuid4().hex} ".encode() * 1_000  # too large to stay in the journal
     artifact = runtime.store.write(value, name="check")
     assert runtime.store.read(artifact) == value
-    return f"written and read: {runtime.store.url}"
+    return f"written and read: {shown(runtime.store.url)}"

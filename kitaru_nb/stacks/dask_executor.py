@@ -26,6 +26,7 @@ from kitaru_nb.core.away import AwayRun
 from kitaru_nb.core.executors import Address, Task
 from kitaru_nb.core.recording import perform_task, store_of
 from kitaru_nb.errors import KitaruBackendError, KitaruUsageError, KitaruWorkerLostError, Paused
+from kitaru_nb.journal.open import shown
 from kitaru_nb.model import Artifact, Event
 
 #: Seconds until a scheduler must have answered.
@@ -310,6 +311,6 @@ def _check_workers(client: Client, settings: Settings, where: str) -> None:
     for worker, why in client.run(read_probe, settings, probe).items():
         if why is not None:
             raise KitaruUsageError(
-                f"On {where}, the worker {worker} can't read the artifact store {settings.store_url}: {why}",
+                f"On {where}, the worker {worker} can't read the artifact store {shown(settings.store_url)}: {why}",
                 fix="a store that the workers reach: --store s3://BUCKET/FOLDER, or a folder that they share",
             )

@@ -29,6 +29,7 @@ from kitaru_nb.config import CONFIG_FILE, Settings, load_settings
 from kitaru_nb.core.executors import parse_executor
 from kitaru_nb.core.runners import BUILT_IN, Runner, unknown_stack
 from kitaru_nb.errors import KitaruFeatureNotAvailableError, KitaruUsageError
+from kitaru_nb.journal.open import secrets_in
 
 #: Kind of runner → ("module:Class", the extra that it needs). The class takes the definition.
 RUNNERS = {
@@ -163,7 +164,7 @@ def parse_stack(name: str, fields: Any, where: str) -> Stack:
             fix=f"kitaru stack create {name} kubernetes",
         )
     for text, what in ((stack.journal, "journal"), (stack.store, "store")):
-        if text is not None and re.search(r"://[^/@]*:[^/@$]+@", text):
+        if text is not None and secrets_in(_VARIABLE.sub("", text)):
             raise KitaruUsageError(
                 f"{what} holds a password ({where}); a stack's file must not.",
                 fix="write it as ${NAME}, and export NAME where it is used",

@@ -313,7 +313,7 @@ class GcpRunner(CloudRunner):
             raise self.refused(doing, error.message, fix) from error
         except (GoogleAPICallError, RetryError) as error:
             raise self.refused(doing, error.message) from error
-        except (GoogleAuthError, requests.RequestException) as error:
+        except (GoogleAuthError, requests.RequestException, TimeoutError) as error:
             raise self.refused(doing, error) from error
 
 

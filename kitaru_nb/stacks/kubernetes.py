@@ -254,8 +254,8 @@ class KubernetesRunner:
         return "".join(texts)
 
     def check(self, runtime: Runtime) -> list[Finding]:
-        """What the runner may do in the cluster."""
-        self.job(runtime, "kr-000000000000", "check", 0)  # its secrets have the right form
+        """What the runner may do in the cluster, and whether the cluster would take a Job. No worker is started."""
+        made = self.job(runtime, "kr-000000000000", "check", 0)
         findings = []
         for verb, resource, group in (
             ("create", "jobs", "batch"),
@@ -271,9 +271,22 @@ class KubernetesRunner:
             review = SelfSubjectAccessReview(spec=SelfSubjectAccessReviewSpec(resourceAttributes=wanted))
             answer = self._ask("ask for its rights", lambda review=review: self.client.create(review))
             allowed = bool(answer.status is not None and answer.status.allowed)
-            fix = f"kubectl create role kitaru --verb={verb} --resource={resource} --namespace {self.client.namespace}"
+            fix = None if allowed else self._granting(verb, resource)
             findings.append(Finding(f"{verb} {resource}", allowed, "allowed" if allowed else "refused", fix))
+        if all(found.ok for found in findings):
+            try:
+                self._ask("take a Job", lambda: self.client.create(made, dry_run=True))
+            except KitaruBackendError as error:
+                return [*findings, Finding("a worker's Job", False, error.message, error.fix)]
+            findings.append(Finding("a worker's Job", True, "would be taken"))
         return findings
+
+    def _granting(self, verb: str, resource: str) -> str:
+        """The line that grants a right."""
+        role, there = f"kitaru-{verb}-{resource.replace('/', '-')}", f"--namespace {self.client.namespace}"
+        kind = f"{resource}.batch" if resource == "jobs" else resource
+        made = f"kubectl create role {role} --verb={verb} --resource={kind} {there}"
+        return f"{made} && kubectl create rolebinding {role} --role={role} --user=YOU {there}"
 
     def _jobs(self, selected: Labels) -> list[Job]:
         """Jobs with these labels, the newest turn first."""

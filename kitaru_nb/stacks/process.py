@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -19,8 +21,10 @@ from kitaru_nb.errors import KitaruBackendError, KitaruUsageError
 from kitaru_nb.stacks.definition import Options, Stack
 from kitaru_nb.stacks.queueing import Queue, Task, drop, foremen, queues, start
 
-#: Of how many executions a process remembers how their workers ended.
+#: Of how many executions a process remembers how their workers ended, and the home has their output.
 KEPT = 1000
+#: Seconds between two looks at what output is old.
+SWEEP_EVERY = 600.0
 #: Seconds that a cancelled worker has to let go.
 GRACE = 10.0
 
@@ -74,6 +78,7 @@ class ProcessRunner:
                 else:
                     Queue(places, variables).add(task)
                     _queued[task.key] = folder
+            _sweep(folder, places)
         except OSError as error:
             raise KitaruBackendError(
                 f"The output of a worker can't be written to {path}: {error}",
@@ -141,6 +146,25 @@ def reap() -> None:
 
 def _key(exec_id: str, job: Job | None) -> str:
     return Task(exec_id, None, job.name if job is not None else None).key
+
+
+def _sweep(folder: Path, places: Places) -> None:
+    """Now and then, remove the output of all but the last workers; who runs or queues keeps it."""
+    if time.monotonic() < _swept.get(folder, -SWEEP_EVERY) + SWEEP_EVERY:
+        return
+    _swept[folder] = time.monotonic()
+    with suppress(OSError):  # another time, then
+        written = sorted((f.stat().st_mtime, f.path) for f in os.scandir(folder) if _OUTPUT.fullmatch(f.name))
+        for _, path in written[:-KEPT]:
+            key = Path(path).stem
+            if not places.of(key) and not queues(folder, key):
+                os.unlink(path)
+
+
+#: Names of files of output: ``kr-ID.log``, ``kr-ID.JOB.log``.
+_OUTPUT = re.compile(r"kr-[^/]+\.log")
+#: Folder of workers → when it was swept.
+_swept: dict[Path, float] = {}
 
 
 def _output(folder: Path, key: str) -> Path:

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from kitaru_nb.core.places import VARIABLE, Places, sign, signed_by
+from kitaru_nb.core.places import VARIABLE, Places, sign, signed_by, write_whole
 from kitaru_nb.journal.base import is_dead
 
 _LOOK = 0.05
@@ -72,7 +72,7 @@ class Queue:
         if queues(self._places.folder.parent, task.key):
             return
         # Names sort by time.
-        (self.folder / f"{time.time_ns():020}-{task.key}{_TASK}").write_text(json.dumps(asdict(task)))
+        write_whole(self.folder / f"{time.time_ns():020}-{task.key}{_TASK}", json.dumps(asdict(task)))
         if not has_foreman(self.folder):
             command = [sys.executable, "-m", __name__, str(self.folder), str(self._places.number)]
             with (self._places.folder.parent / "foreman.log").open("ab") as output:
@@ -126,12 +126,20 @@ def lead(folder: Path, places: Places) -> None:
                 return
             if started := places.free():
                 with suppress(FileNotFoundError):  # it was cancelled at this moment
-                    task = Task(**json.loads(tasks[0].read_text()))
-                    running.append(start(places, task, os.environ))
+                    if (task := _read(tasks[0])) is not None:
+                        running.append(start(places, task, os.environ))
                     tasks[0].unlink()
         if not started:
             running = [worker for worker in running if worker.poll() is None]
             time.sleep(_LOOK)
+
+
+def _read(path: Path) -> Task | None:
+    """A task; None where it was cut off (the machine lost its power). Raises `FileNotFoundError`."""
+    try:
+        return Task(**json.loads(path.read_text()))
+    except (ValueError, TypeError):
+        return None
 
 
 if __name__ == "__main__":

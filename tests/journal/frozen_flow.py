@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import dataclasses
-import socket
 import sqlite3
 import time
 from pathlib import Path
@@ -17,6 +16,7 @@ from kitaru_nb.config import Settings
 from kitaru_nb.core.advance import advance
 from kitaru_nb.core.create import create_execution
 from kitaru_nb.core.runtime import Runtime
+from kitaru_nb.journal.base import this_host
 from kitaru_nb.model import Event
 
 #: Names of the bodies that ran in this process.
@@ -98,5 +98,5 @@ def record(path: Path) -> None:
             (application,) = database.execute("pragma application_id").fetchone()
             dump = "\n".join(database.iterdump())
         database.close()
-    dump = dump.replace(str(Path(__file__).parents[2]), "/frozen").replace(socket.gethostname(), "frozen-host")
+    dump = dump.replace(str(Path(__file__).parents[2]), "/frozen").replace(this_host(), "frozen-host")
     path.write_text(f"PRAGMA application_id={application};\nPRAGMA user_version={version};\n{dump}\n")

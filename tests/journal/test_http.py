@@ -21,12 +21,13 @@ from kitaru_nb.journal import wire
 from kitaru_nb.journal.base import Journal, this_process
 from kitaru_nb.journal.http import HttpJournal
 from kitaru_nb.journal.memory import MemoryJournal
-from kitaru_nb.journal.open import open_journal, shown
+from kitaru_nb.journal.open import open_journal, secrets_in, shown
 from kitaru_nb.model import Event, ExecutionStatus, Lease
 from kitaru_nb.surfaces.http.journal import JournalRequests
 from kitaru_nb.surfaces.operations.base import Caller, Role
 from kitaru_nb.testing.journal import ELSEWHERE, JournalMachine, SharedJournalContract, event, new_execution
 from tests.journal.http_server import JournalServer, serving
+from tests.journal.interruptions import append_through_restarts
 
 _server: JournalServer | None = None
 
@@ -138,29 +139,11 @@ def test_a_request_that_comes_again_while_it_is_done_waits_for_its_answer(journa
 
 
 def test_a_restart_of_the_server_loses_nothing_and_nobody_notices(server: JournalServer) -> None:
-    journal = HttpJournal(server.url(), patience=120)
-    execution = journal.create(new_execution(), [])
-    lease = journal.claim(execution.exec_id, this_process())
-    heard, appended = threading.Event(), []
-    end = journal.watch(heard.set, exec_id=execution.exec_id)
-
-    def append() -> None:
-        for n in range(60):
-            appended.append(journal.append(execution.exec_id, [event(execution.exec_id, n=n)], lease=lease))
-            time.sleep(0.01)
-
-    thread = threading.Thread(target=append)
-    thread.start()
-    for _ in range(2):
-        time.sleep(0.1)
-        server.stop()
-        server.start()
-    thread.join()
-    found = [e for e in journal.history(execution.exec_id) if e.kind == "metadata"]
-    assert [e.body["n"] for e in found] == list(range(60))
-    assert [e.seq for e in found] == appended
+    journal, heard = HttpJournal(server.url(), patience=120), threading.Event()
+    end = journal.watch(heard.set)
+    lease = append_through_restarts(journal, server)
     heard.clear()
-    journal.append(execution.exec_id, [event(execution.exec_id)], lease=lease)
+    journal.append(lease.exec_id, [event(lease.exec_id)], lease=lease)
     assert heard.wait(60), "nobody tells of news any more"
     end()
     journal.close()
@@ -259,11 +242,17 @@ def test_a_url_that_cannot_be_is_refused(url: str) -> None:
         ("https://kt_secret@h", "https://h"),
         ("postgresql://ann:secret@h/d?schema=s", "postgresql://ann@h/d?schema=s"),
         ("postgresql://ann@h/d", "postgresql://ann@h/d"),
+        ("postgresql://h/d?user=ann&password=secret&schema=s", "postgresql://h/d?user=ann&schema=s"),
+        ("postgresql://ann:a$b%40c@h?sslpassword=secret", "postgresql://ann@h"),
+        ("postgresql://ann:a/b@h:5432/d", "postgresql://ann@h:5432/d"),
+        ("https://host:8443/team@home", "https://host:8443/team@home"),
         ("sqlite:///home/a:b@c/journal.db", "sqlite:///home/a:b@c/journal.db"),
     ],
 )
 def test_what_people_see_of_a_url_holds_no_secret(url: str, seen: str) -> None:
     assert shown(url) == seen
+    assert bool(secrets_in(url)) == (url != seen)
+    assert not secrets_in(seen)
 
 
 def test_the_servers_own_references_stay_the_servers(journal: Journal) -> None:

@@ -7,6 +7,7 @@ import itertools
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 
 import psycopg
@@ -31,6 +32,7 @@ from kitaru_nb.testing.journal import (
     new_execution,
     together,
 )
+from tests.journal.interruptions import append_through_restarts
 from tests.journal.postgres_server import PostgresServer, running
 
 _numbers = itertools.count()
@@ -73,25 +75,7 @@ TestPostgresMachine.settings = settings(
 
 def test_a_restart_of_the_server_loses_nothing_and_nobody_notices(server: PostgresServer) -> None:
     journal = PostgresJournal(fresh_url(), patience=120)
-    execution = journal.create(new_execution(), [])
-    lease = journal.claim(execution.exec_id, this_process())
-    appended = []
-
-    def append() -> None:
-        for n in range(60):
-            appended.append(journal.append(execution.exec_id, [event(execution.exec_id, n=n)], lease=lease))
-            time.sleep(0.02)
-
-    thread = threading.Thread(target=append)
-    thread.start()
-    for _ in range(2):
-        time.sleep(0.2)
-        server.stop()
-        server.start()
-    thread.join()
-    found = [e for e in journal.history(execution.exec_id) if e.kind == "metadata"]
-    assert [e.body["n"] for e in found] == list(range(60))
-    assert [e.seq for e in found] == appended
+    append_through_restarts(journal, server)
     journal.close()
 
 
@@ -106,6 +90,23 @@ def test_connections_that_the_server_ended_are_replaced() -> None:
             )
         journal.append(exec_id, [event(exec_id, n=n)])
     assert [e.body["n"] for e in journal.history(exec_id)] == [0, 1, 2]
+    journal.close()
+
+
+@pytest.mark.parametrize(
+    "found", ["deallocate all", "deallocate all; prepare _pg3_0 as select 1"], ids=["none", "other"]
+)
+def test_behind_a_pooler_that_changes_connections_nothing_is_prepared(found: str) -> None:
+    journal = open_journal(fresh_url())
+    assert isinstance(journal, PostgresJournal)
+    exec_id = journal.create(new_execution(), []).exec_id
+    for n in range(12):
+        journal.append(exec_id, [event(exec_id, n=n)])
+        if n % 3 == 2:  # the next transaction is on a connection that somebody else had; the driver isn't told
+            with journal._server.connection() as connection:
+                for statement in found.split("; "):
+                    connection.execute(f"do $$ begin execute '{statement}'; end $$")
+    assert [e.body["n"] for e in journal.history(exec_id)] == list(range(12))
     journal.close()
 
 
@@ -210,6 +211,16 @@ def test_a_server_that_does_not_answer_is_tried_again_and_then_named() -> None:
         PostgresJournal("postgresql://ann:secret@127.0.0.1:1/x", patience=0.5)
     assert time.monotonic() - began >= 0.2
     assert "secret" not in str(caught.value)
+    assert caught.value.fix == "psql 'postgresql://ann@127.0.0.1:1/x' --command 'select 1'"
+
+
+def test_who_may_not_make_the_tables_is_told_what_to_grant(server: PostgresServer) -> None:
+    with psycopg.connect(server.url("postgres"), autocommit=True) as administrator:
+        administrator.execute("create role narrow login")
+    url = server.url("postgres").replace("kitaru@", "narrow@") + f"?schema=t{next(_numbers)}"
+    with pytest.raises(KitaruBackendError, match="permission denied for database") as caught:
+        open_journal(url)
+    assert str(caught.value.fix).endswith("--command 'grant create on database postgres to narrow'")
 
 
 @pytest.mark.parametrize("database", ["no_such_database"])
@@ -226,6 +237,14 @@ def test_a_refusal_is_told_at_once(server: PostgresServer, database: str) -> Non
 def test_a_url_that_cannot_be_is_refused(url: str) -> None:
     with pytest.raises(KitaruUsageError, match=r"postgresql|PostgreSQL"):
         open_journal(url)
+
+
+@pytest.mark.parametrize("password", ["50%off", "a/b", "p:w%zz", "50%/off"])
+def test_a_password_that_is_not_written_as_a_url_has_it_is_not_shown(password: str) -> None:
+    with pytest.raises(KitaruUsageError, match=r"'postgresql://ann@h:5432/d' is no URL") as caught:
+        open_journal(f"postgresql://ann:{password}@h:5432/d")
+    assert password not in "".join(traceback.format_exception(caught.value))
+    assert "%XX" in str(caught.value.fix)
 
 
 def test_text_with_nul_in_a_name_is_refused_and_nothing_is_written() -> None:

@@ -86,6 +86,13 @@ class Desk:
             time.sleep(0.05)
         return status
 
+    def until_true(self, asked: Callable[[], bool]) -> None:
+        """Return once ``asked`` is true."""
+        end = time.monotonic() + SECONDS
+        while not asked():
+            assert time.monotonic() < end
+            time.sleep(0.05)
+
     def said(self, handle: FlowHandle[Any]) -> str:
         """What the workers of an execution printed."""
         log = default_runtime().home / "workers" / f"{handle.exec_id}.log"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -18,7 +19,9 @@ from kitaru_nb.errors import (
     KitaruStateError,
     KitaruUsageError,
 )
+from kitaru_nb.journal.base import Journal
 from kitaru_nb.promote.deployments import Deployments
+from kitaru_nb.testing.faults import FaultyJournal
 from tests.promote.conftest import Desk, code
 
 
@@ -223,3 +226,43 @@ def test_inputs_are_checked_before_anything_starts(deployed: Deployments, inputs
         deployed.invoke("brief", tag="prod", inputs=inputs)
     assert error.value.fix.startswith("kitaru invoke brief --version 2 -i topic=")
     assert KitaruClient().executions.list() == []
+
+
+class Interposed(FaultyJournal):
+    """Something happens just before a reference changes."""
+
+    def __init__(self, journal: Journal, name: str, happens: Callable[[], object]) -> None:
+        super().__init__(journal)
+        self._name, self._happens = name, happens
+
+    def set_reference(self, name: str, value: str | None, *, expected: str | None, by: str) -> None:
+        if name == self._name:
+            self._name = ""
+            self._happens()
+        super().set_reference(name, value, expected=expected, by=by)
+
+
+def interposed(name: str, happens: Callable[[], object]) -> Deployments:
+    runtime = default_runtime()
+    return Deployments(Runtime(runtime.settings, journal=Interposed(runtime.journal, name, happens)))
+
+
+def test_a_version_that_gets_a_tag_while_it_is_being_deleted_stays(deployed: Deployments) -> None:
+    slow = interposed("deployment:brief@v3", lambda: deployed.tag("brief", 3, "canary"))
+    with pytest.raises(KitaruStateError, match="has the tag 'canary'"):
+        slow.delete("brief", 3)
+    assert versions(deployed)["brief@v3"] == ("canary",)
+
+
+MOVES: dict[str, Callable[[Deployments], object]] = {
+    "tag": lambda deployments: deployments.tag("brief", 3, "prod"),
+    "rollback": lambda deployments: deployments.rollback("brief", "prod", to=3),
+}
+
+
+@pytest.mark.parametrize("move", list(MOVES))
+def test_a_tag_is_not_put_on_a_version_that_is_deleted_meanwhile(deployed: Deployments, move: str) -> None:
+    slow = interposed("deployment:brief@prod", lambda: deployed.delete("brief", 3))
+    with pytest.raises(KitaruNotFoundError, match="v3 of flow 'brief' was deleted"):
+        MOVES[move](slow)
+    assert deployed.get("brief@prod").version == 2

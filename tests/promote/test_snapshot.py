@@ -207,17 +207,26 @@ def test_a_zip_with_two_entries_of_one_name_is_refused() -> None:
         read_snapshot(data)
 
 
+def damaged(at: int) -> bytes:
+    """A zip with a byte that isn't what it was."""
+    data = bytearray(pack({"a": b"x" * 500}, compressed=True))
+    data[at] ^= 0xFF
+    return bytes(data)
+
+
 @pytest.mark.parametrize(
     ("data", "why"),
     [
         (b"no zip", "is no readable zip"),
+        (damaged(31), "is no readable zip"),
+        (damaged(-5), "is no readable zip"),
         (pack({"flow.py": b""}), "it has no manifest.json"),
         (pack({MANIFEST: b"{"}), "has no readable manifest"),
         (pack({MANIFEST: b"[]"}), "has no readable manifest"),
         (pack({MANIFEST: json.dumps({"format": 99}).encode()}), "has manifest format 99; this version reads format 1"),
         (pack({MANIFEST: json.dumps({"format": 1}).encode()}), "has an incomplete manifest"),
     ],
-    ids=["bytes", "no manifest", "broken manifest", "list", "newer", "incomplete"],
+    ids=["bytes", "stream", "offset", "no manifest", "broken manifest", "list", "newer", "incomplete"],
 )
 def test_what_is_no_snapshot_is_refused(data: bytes, why: str) -> None:
     with pytest.raises(KitaruArtifactError, match=why):

@@ -40,6 +40,7 @@ class CloudRun(Cloud):
         self.changes = 0
         self.headers = {"Metadata-Flavor": "Google"}
         self.polled: list[str] = []
+        self.stuck = False  # operations never are done
 
     def answer(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> dict[str, Any] | None:
         path, _, query = path.partition("?")
@@ -60,7 +61,7 @@ class CloudRun(Cloud):
     def operation(self, name: str, answer: Any) -> dict[str, Any]:
         """An operation that is done when it is asked for again."""
         told = {"@type": f"type.googleapis.com/google.cloud.run.v2.{type(answer).__name__}", **as_json(answer)}
-        return {"name": f"{PARENT}/operations/{name}", "done": name in self.polled, "response": told}
+        return {"name": f"{PARENT}/operations/{name}", "done": name in self.polled and not self.stuck, "response": told}
 
     def create_job(self, query: str, body: bytes) -> dict[str, Any]:
         job = run_v2.Job.from_json(body)

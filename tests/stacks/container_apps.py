@@ -31,6 +31,7 @@ class ContainerApps(Cloud):
         self.jobs: dict[str, dict[str, Any]] = {}
         self.executions: dict[str, tuple[str, dict[str, Any], Container]] = {}
         self.logs_destination = "log-analytics"
+        self.stuck = False  # jobs that are made never are ready
 
     def answer(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> dict[str, Any] | None:
         path = path.partition("?")[0]
@@ -76,7 +77,7 @@ class ContainerApps(Cloud):
 
     def get_job(self, name: str, asked: dict[str, Any]) -> dict[str, Any]:
         answer = json.loads(json.dumps(self.known(name)))
-        self.jobs[name]["properties"]["provisioningState"] = "Succeeded"
+        self.jobs[name]["properties"]["provisioningState"] = "InProgress" if self.stuck else "Succeeded"
         return known(models.Job, answer)
 
     def known(self, name: str) -> dict[str, Any]:

@@ -161,10 +161,21 @@ def test_a_secret_that_is_no_arn_is_refused() -> None:
     assert "--secret KEY=arn:aws:secretsmanager" in caught.value.fix
 
 
-def test_a_password_in_the_journal_is_refused_before_anything_is_asked(cloud: Ecs, tmp_path: Path) -> None:
-    runtime = Runtime(Settings(home=tmp_path / "home", journal="postgresql://kitaru:s3cret@db/x"))
-    with pytest.raises(KitaruUsageError, match="password, which workers must get as a secret"):
+@pytest.mark.parametrize(
+    ("what", "url"),
+    [
+        ("journal", "postgresql://kitaru:s3cret@db/x"),
+        ("journal", "postgresql://db/x?password=s3cret"),
+        ("journal", "https://kt_s3cret@db"),
+        ("store", "sftp://ann:s3cret@host/x"),
+    ],
+    ids=["password", "parameter", "token", "store"],
+)
+def test_a_password_is_refused_before_anything_is_asked(cloud: Ecs, tmp_path: Path, what: str, url: str) -> None:
+    runtime = Runtime(Settings(home=tmp_path / "home", **{what: url}))
+    with pytest.raises(KitaruUsageError, match=f"The {what} of .* has a password, which workers must get") as caught:
         make_runner(cloud).task_definition(runtime)
+    assert str(caught.value.fix).endswith(f"--secret KITARU_{what.upper()}=REFERENCE")
     assert cloud.asked == []
 
 
@@ -178,6 +189,9 @@ def test_what_is_missing_is_told_with_the_line_that_mends_it(
     *_, refused = make_runner(cloud).check(runtime)
     assert refused.what == "task definition"
     assert "iam:PassRole" in refused.seen
+    assert refused.fix == "allow iam:PassRole to those who start workers, in IAM"
+    cloud.refuse["RegisterTaskDefinition"] = error("AccessDeniedException", "denied")
+    *_, refused = make_runner(cloud).check(runtime)
     assert refused.fix == "allow ecs:RegisterTaskDefinition to those who start workers, in IAM"
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     (nobody,) = make_runner(cloud).check(runtime)

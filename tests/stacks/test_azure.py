@@ -213,6 +213,11 @@ def test_a_quota_logs_that_nobody_keeps_and_a_place_that_does_not_answer_are_tol
     cloud.logs_destination = "none"
     with pytest.raises(KitaruLogRetrievalError, match="keeps none in Log Analytics"):
         make_runner(cloud).logs("kr-000000000001")
+    cloud.stuck = True
+    runner.patience = 0.1
+    with pytest.raises(KitaruBackendError, match=r"Azure didn't make the job.*isn't made after 0\.1 seconds"):
+        runner._start(runtime, "kr-000000000003", None, "0", 0)
+    cloud.stuck, runner.patience = False, AzureRunner.patience
     cloud.refuse["/start"] = error(429, "QuotaExceeded", "The core quota of the environment is reached")
     with pytest.raises(KitaruBackendError, match="Azure didn't start a worker"):
         runner._start(runtime, "kr-000000000002", None, "0", 0)

@@ -8,27 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from kitaru_nb.config import load_settings
 from kitaru_nb.core.runtime import runtime_of
 from kitaru_nb.errors import KitaruFeatureNotAvailableError, KitaruUsageError
 from kitaru_nb.stacks.definition import find_stack, parse_stack, runner_for, save_stack, settings_of, stack_names
-from kitaru_nb.surfaces.cli import app
+from tests.stacks.commands import home, kitaru
 
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("KITARU_JOURNAL", "KITARU_STORE", "KITARU_STACK"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("KITARU_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
-
-
-def kitaru(*arguments: str, code: int = 0) -> str:
-    done = CliRunner().invoke(app, list(arguments))
-    assert done.exit_code == code, done.output
-    return done.output
+assert home  # a fixture, of all tests here
 
 
 def test_a_stack_is_made_listed_shown_used_and_deleted(home: Path, tmp_path: Path) -> None:
@@ -104,6 +91,8 @@ def test_a_url_takes_its_secret_from_the_environment_and_no_file_holds_it(
     assert settings.journal == "postgresql://kitaru:s3cret@db/kitaru"
     assert settings.inline_max_bytes == 0
     assert "s3cret" not in (home / "stacks" / "prod.yaml").read_text()
+    for journal in ("postgresql://db/x?user=ann&password=${PGPASSWORD}", "https://${KITARU_TOKEN}@host"):
+        parse_stack("prod", {"journal": journal}, "test")
 
 
 @pytest.mark.parametrize(
@@ -115,9 +104,25 @@ def test_a_url_takes_its_secret_from_the_environment_and_no_file_holds_it(
         ("prod", {"journl": "x"}, "no 'journl'"),
         ("prod", {"inline_max_bytes": -1}, "inline_max_bytes is -1"),
         ("prod", {"journal": "postgresql://kitaru:secret@db/x"}, "holds a password"),
+        ("prod", {"journal": "postgresql://kitaru:pa$word@db/x"}, "journal holds a password"),
+        ("prod", {"journal": "postgresql://db/x?user=kitaru&password=secret"}, "journal holds a password"),
+        ("prod", {"journal": "https://kt_token@db"}, "journal holds a password"),
+        ("prod", {"store": "sftp://ann:secret@host/x"}, "store holds a password"),
         ("prod", ["runner"], "holds list"),
     ],
-    ids=["capital", "built-in", "runner", "field", "value", "password", "shape"],
+    ids=[
+        "capital",
+        "built-in",
+        "runner",
+        "field",
+        "value",
+        "password",
+        "dollar",
+        "parameter",
+        "token",
+        "store",
+        "shape",
+    ],
 )
 def test_a_definition_that_cannot_be_is_refused(name: str, fields: object, words: str) -> None:
     with pytest.raises(KitaruUsageError, match=words):

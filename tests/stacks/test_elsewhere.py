@@ -15,7 +15,6 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.version import Version
-from typer.testing import CliRunner
 
 from kitaru_nb.core.runners import runner_of
 from kitaru_nb.errors import KitaruFeatureNotAvailableError, KitaruUsageError
@@ -24,27 +23,16 @@ from kitaru_nb.promote.environment import Lock, build_environment
 from kitaru_nb.stacks.checking import check_stack, try_worker
 from kitaru_nb.stacks.definition import ELSEWHERE, RUNNERS, parse_stack, runner_for, save_stack
 from kitaru_nb.stacks.image import dockerfile
-from kitaru_nb.surfaces.cli import app
 from tests.promote.test_environment import locked, wheel
 from tests.stacks.cloud_contract import CRASH, LINGER, quick
+from tests.stacks.commands import home, kitaru
 from tests.stacks.containers import serving
 from tests.stacks.ecs import ACCOUNT, REGION, Ecs
 
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/kitaru"
 
 
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("KITARU_JOURNAL", "KITARU_STORE", "KITARU_STACK"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("KITARU_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
-
-
-def kitaru(*arguments: str, code: int = 0) -> str:
-    done = CliRunner().invoke(app, list(arguments))
-    assert done.exit_code == code, done.output
-    return done.output
+assert home  # a fixture, of all tests here
 
 
 def test_a_stack_on_a_cloud_is_made_by_one_command(home: Path) -> None:

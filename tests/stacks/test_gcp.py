@@ -11,6 +11,7 @@ from google.oauth2.credentials import Credentials
 
 from kitaru_nb.core.runtime import Runtime
 from kitaru_nb.errors import KitaruBackendError, KitaruUsageError
+from kitaru_nb.stacks import gcp
 from kitaru_nb.stacks.definition import parse_stack, runner_for
 from kitaru_nb.stacks.gcp import GcpRunner
 from tests.stacks.cloud_contract import CRASH, RestartingCloudContract, quick
@@ -166,8 +167,13 @@ def test_the_check_finds_what_works_and_what_does_not(
 
 
 def test_a_quota_and_a_place_that_does_not_answer_are_told(
-    cloud: CloudRun, runner: GcpRunner, runtime: Runtime
+    cloud: CloudRun, runner: GcpRunner, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    cloud.stuck = True
+    monkeypatch.setattr(gcp, "_SECONDS", 0.1)
+    with pytest.raises(KitaruBackendError, match=r"Google Cloud didn't make the job.*did not complete"):
+        runner._start(runtime, "kr-000000000001", None, "0", 0)
+    cloud.stuck = False
     cloud.refuse[":run"] = error(429, "RESOURCE_EXHAUSTED", "Quota exceeded for total allowable CPU")
     with pytest.raises(KitaruBackendError, match=r"Google Cloud didn't start a worker.*Quota exceeded"):
         runner._start(runtime, "kr-000000000001", None, "0", 0)

@@ -13,10 +13,15 @@ from typing import Any
 import kubernetes_validate
 import lightkube
 import pytest
+import yaml
+from lightkube.models.authentication_v1 import TokenRequestSpec
 from lightkube.models.core_v1 import NodeSpec
 from lightkube.models.meta_v1 import ObjectMeta
+from lightkube.models.rbac_v1 import PolicyRule, RoleRef, Subject
 from lightkube.resources.batch_v1 import Job
-from lightkube.resources.core_v1 import Node, NodeStatus, Pod, Secret
+from lightkube.resources.core_v1 import Node, NodeStatus, Pod, Secret, ServiceAccount
+from lightkube.resources.core_v1 import ServiceAccountToken as TokenRequest
+from lightkube.resources.rbac_authorization_v1 import Role, RoleBinding
 
 from kitaru_nb.core.records import load
 from kitaru_nb.core.runners import Runner
@@ -235,7 +240,38 @@ class TestKubernetesRunner(RestartingRunnerContract):
     def test_the_check_asks_for_every_right(self, kubernetes: Cluster, runtime: Runtime) -> None:
         findings = make_runner(kubernetes).check(runtime)
         assert [f.what for f in findings if f.ok] == [f.what for f in findings]
-        assert "create jobs" in [f.what for f in findings]
+        assert [findings[0].what, findings[-1].what] == ["create jobs", "a worker's Job"]
+        *_, refused = make_runner(kubernetes, options={"labels": {"team": "no label!"}}).check(runtime)
+        assert (refused.what, refused.ok, "no label!" in refused.seen) == ("a worker's Job", False, True)
+
+    def test_rights_that_are_missing_are_told_with_the_line_that_grants_them(
+        self, kubernetes: Cluster, runtime: Runtime, tmp_path: Path
+    ) -> None:
+        client, there = client_of(kubernetes), "default"
+        client.create(ServiceAccount(metadata=ObjectMeta(name="narrow", namespace=there)))
+        asked = TokenRequestSpec(audiences=["https://kubernetes.default.svc"])
+        told = client.create(TokenRequest(metadata=ObjectMeta(namespace=there), spec=asked), "narrow").status
+        assert told is not None
+        config = yaml.safe_load(Path(kubernetes.kubeconfig).read_text())
+        config["users"][0]["user"] = {"token": told.token}
+        (tmp_path / "narrow").write_text(json.dumps(config))
+        runner = make_runner(kubernetes, options={"kubeconfig": str(tmp_path / "narrow")})
+        refused = runner.check(runtime)
+        assert [f.what for f in refused if not f.ok] == [f.what for f in refused]
+        role = "kitaru-create-jobs"
+        assert refused[0].fix == (
+            f"kubectl create role {role} --verb=create --resource=jobs.batch --namespace default && "
+            f"kubectl create rolebinding {role} --role={role} --user=YOU --namespace default"
+        )
+        rules = [
+            PolicyRule(apiGroups=["batch"], resources=["jobs"], verbs=["create", "list", "delete"]),
+            PolicyRule(apiGroups=[""], resources=["pods", "pods/log"], verbs=["get", "list"]),
+        ]
+        client.create(Role(metadata=ObjectMeta(name="narrow", namespace=there), rules=rules))
+        subject = Subject(kind="ServiceAccount", name="narrow", namespace=there)
+        given = RoleRef(apiGroup="rbac.authorization.k8s.io", kind="Role", name="narrow")
+        client.create(RoleBinding(given, metadata=ObjectMeta(name="narrow", namespace=there), subjects=[subject]))
+        self.until("it may", lambda: all(found.ok for found in runner.check(runtime)))
 
 
 @pytest.mark.parametrize("version", [f"1.{minor}" for minor in range(25, 38)])

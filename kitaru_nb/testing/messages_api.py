@@ -42,11 +42,15 @@ def _system(system: Any) -> Iterator[dict[str, Any]]:
 def _messages(messages: Any) -> Iterator[dict[str, Any]]:
     for message in messages:
         content = message["content"]
-        if not isinstance(content, str):
-            for block in content:
-                if block["type"] == "tool_result":
-                    yield {"role": "tool", "content": _text(block.get("content") or "")}
-        if text := _text(content):
+        blocks = [] if isinstance(content, str) else content
+        results = [_text(block.get("content") or "") for block in blocks if block["type"] == "tool_result"]
+        for result in results[:-1]:
+            yield {"role": "tool", "content": result}
+        text = _text(content)
+        if results:
+            # What agents write beside a result is a remark on it, and no new question.
+            yield {"role": "tool", "content": f"{results[-1]}\n{text}".strip()}
+        elif text:
             yield {"role": message["role"], "content": text}
 
 

@@ -173,6 +173,7 @@ class KitaruClaudeRunner:
             "agent_run",
             inputs,
             encode=lambda result: _kept(segment.request, result),
+            decode=self._decoded,
             take=segment.take,
             takes=("prompt",) if "prompt" in inputs else (),
             code=digest(json.dumps({n: getattr(self.options, n, None) for n in _AGENT}, default=repr, sort_keys=True)),
@@ -181,6 +182,14 @@ class KitaruClaudeRunner:
             retry=self._retry,
             timeout=self._timeout,
         )
+
+    def _decoded(self, value: Any) -> ClaudeRunResult:
+        """A recorded result; any other value, given as an override, as the answer of a run that had no session."""
+        if isinstance(value, ClaudeRunResult):
+            return value
+        text = value if isinstance(value, str) else json.dumps(value, default=str)
+        structured = None if isinstance(value, str) else value
+        return ClaudeRunResult("completed", self.name, text, "", structured)
 
 
 class _Segment:
@@ -225,7 +234,7 @@ class _Segment:
     def _options(self, frame: Frame | None, sessions: JournalSessions | None) -> sdk.ClaudeAgentOptions:
         given, request = self.runner.options, self.request
         changes: dict[str, Any] = {"hooks": self._hooks()}
-        if request.session is not None:
+        if request.session is not None and request.session.session_id:
             changes["resume"] = request.session.session_id
         if frame is not None and sessions is not None:
             changes |= {"session_store": sessions, "session_store_flush": "eager"}

@@ -1,7 +1,8 @@
 """The SDK's subprocess ends when this process does, however that ends.
 
 Left alone it would go on with its agent: ask the model, and call tools that nobody sees, while a resumed run does the
-same work.
+same work. And the folder in which the SDK has laid out a resumed session, with a copy of one's credentials, would stay
+on the disk for ever.
 """
 
 from __future__ import annotations
@@ -16,14 +17,22 @@ import claude_agent_sdk as sdk
 #: Environment: the command that the guard stands before.
 _COMMAND = "KITARU_CLAUDE_CLI"
 
+#: Names of the folders that the SDK makes for resumed sessions, as a pattern of the shell.
+_RESUMED = "claude-resume-????????"
+
 _SCRIPT = f"""\
 #!/bin/sh
-# Becomes "${_COMMAND}", which is killed as soon as the process that started it is gone.
-parent=$PPID
-(
-    while kill -0 "$parent" && kill -0 "$$"; do sleep 0.5; done
-    kill -9 "$$"
-) </dev/null >/dev/null 2>&1 &
+# Becomes "${_COMMAND}", which is killed as soon as the process that started it is gone; then the folder that the SDK
+# made for a resumed session is removed, too. The watcher has a session of its own where that can be: who kills a whole
+# group of processes doesn't kill it.
+$(command -v setsid) sh -c '
+    alive() {{ kill -0 "$1" && ! grep -qs "^State:.Z" "/proc/$1/status"; }}
+    while alive "$1" && kill -0 "$2"; do sleep 0.5; done
+    kill -9 "$2"
+    case "${{CLAUDE_CONFIG_DIR##*/}}" in {_RESUMED}) ;; *) exit ;; esac
+    while alive "$1" && [ -d "$CLAUDE_CONFIG_DIR" ]; do sleep 0.5; done
+    rm -rf "$CLAUDE_CONFIG_DIR"
+' guard "$PPID" "$$" </dev/null >/dev/null 2>&1 &
 exec "${_COMMAND}" "$@"
 """
 

@@ -283,7 +283,15 @@ def _model_name(model: Any) -> str:
 
 def _given(value: Any) -> Mapping[str, Any]:
     """A recorded outcome; a plain text, given as an override, as an answer of that text."""
-    return {"message": message_to_dict(AIMessage(value))} if isinstance(value, str) else value
+    if isinstance(value, str):
+        return {"message": message_to_dict(AIMessage(value))}
+    if not isinstance(value, Mapping) or not isinstance(value.get("message"), Mapping):
+        raise KitaruUsageError(
+            f"The answer of a chat model can't be {str(value)[:100]}; expected its text, or what was recorded: an "
+            "object with 'message'.",
+            fix="overrides={'checkpoint.NAME': 'the answer'}",
+        )
+    return value
 
 
 def _outcome(result: ChatResult) -> Mapping[str, Any]:

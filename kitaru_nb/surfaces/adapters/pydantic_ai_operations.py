@@ -203,9 +203,15 @@ def asking(params: ModelRequestParams, described: Operation[Any], values: Mappin
 
 def _response_payload(value: Any) -> Any:
     """A recorded response; a plain text, given as an override, as a response of one text part."""
-    if not isinstance(value, str):
-        return value
-    return {"kind": "response", "parts": [{"part_kind": "text", "content": value}]}
+    if isinstance(value, str):
+        return {"kind": "response", "parts": [{"part_kind": "text", "content": value}]}
+    if not isinstance(value, Mapping) or not isinstance(value.get("parts"), list):
+        raise KitaruUsageError(
+            f"The answer of a model can't be {str(value)[:100]}; expected its text, or Pydantic AI's JSON of a "
+            "response: an object with 'parts'.",
+            fix="overrides={'checkpoint.NAME': 'the answer'}",
+        )
+    return value
 
 
 def _instructions(messages: Sequence[ModelMessage]) -> str | None:

@@ -7,4 +7,4 @@ from kitaru_nb.testing.adapter import AdapterContract
 
 class TestAnthropic(AdapterContract):
     program = "adapters.anthropic.program"
-    imports = ("anthropic.lib.streaming", "httpx", "genai_prices.data")
+    imports = ("anthropic.lib.streaming", "genai_prices.data")

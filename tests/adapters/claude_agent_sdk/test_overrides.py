@@ -43,6 +43,19 @@ def test_a_replay_and_its_own_replay_begin_inside_the_session(endpoint: Recorded
     assert [(t.name, t.parent, t.inputs[0].preview) for t in tools] == [("charge", run.call_id, "{'amount': 8}")]
 
 
+def test_what_is_given_for_a_run_is_its_answer_and_a_later_one_begins_without_its_session(
+    endpoint: RecordedEndpoint,
+) -> None:
+    endpoint.script("my name is Ana", say("Hello Ana."))
+    endpoint.script("who am I", say("I don't know."))
+    handle = agents.ask_twice.run("Hi, my name is Ana", "Now, who am I?")
+    handle.wait(timeout=120)
+    again = replayed(handle.exec_id, overrides={"checkpoint.teller#1": "Nobody told me."})
+    assert again.wait(timeout=120) == ["Nobody told me.", "I don't know."]
+    assert endpoint.paid == 3
+    assert "Ana" not in str(endpoint.requests()[-1].body["messages"])
+
+
 def test_a_run_begins_anew_with_another_prompt(endpoint: RecordedEndpoint, side: Path) -> None:
     exec_id = charged(endpoint, 1)
     endpoint.script("nothing", say("Nothing taken."))

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +18,13 @@ from kitaru_nb.surfaces.adapters.claude_guard import guarded
 from kitaru_nb.surfaces.adapters.claude_sessions import Known, rewound
 
 OURS = Known(repeats=lambda tool: tool.startswith("ours"))
+
+
+def until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def asks(number: int, *calls: str, tool: str = "ours") -> list[dict[str, Any]]:
@@ -117,6 +129,38 @@ def test_the_guard_stands_before_the_command_that_was_asked_for_and_keeps_its_en
     assert changes["env"] == {"MINE": "1", "KITARU_CLAUDE_CLI": "/opt/claude"}
     assert changes["cli_path"].parent == tmp_path / "home"
     assert list((tmp_path / "home").iterdir()) == [changes["cli_path"]]
+
+
+@pytest.mark.parametrize("whom", ["the process alone", "its whole group"])
+def test_who_is_killed_takes_the_command_and_the_folder_of_a_resumed_session_along(whom: str, tmp_path: Path) -> None:
+    """The folder has a copy of one's credentials. One's own folder stays."""
+    resumed, own = tmp_path / "claude-resume-a1b2c3d4", tmp_path / "config"
+    command = tmp_path / "command"
+    command.write_text('#!/bin/sh\necho $$ >"$CLAUDE_CONFIG_DIR.pid"\nexec sleep 60\n')
+    command.chmod(0o755)
+    killed = []
+    for folder in (resumed, own):
+        folder.mkdir()
+        changes = guarded(ClaudeAgentOptions(cli_path=command, env={"CLAUDE_CONFIG_DIR": str(folder)}), tmp_path)
+        # A shell in between is the process that the guard watches.
+        begun = ["sh", "-c", '"$0" & wait', changes["cli_path"]]
+        killed.append(subprocess.Popen(begun, env=os.environ | changes["env"], start_new_session=True))
+    pids = [Path(f"{folder}.pid") for folder in (resumed, own)]
+    until(lambda: all(pid.exists() and sessions_below(int(pid.read_text() or 0)) > 0 for pid in pids))
+    for process in killed:
+        (os.kill if whom == "the process alone" else os.killpg)(process.pid, signal.SIGKILL)
+    until(lambda: not any(Path(f"/proc/{pid.read_text().strip()}").exists() for pid in pids))
+    until(lambda: not resumed.exists())
+    assert own.exists()
+    for process in killed:
+        process.wait()
+
+
+def sessions_below(pid: int) -> int:
+    """How many children of a process lead sessions of their own, as the guard's watcher does."""
+    ran = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,sess="], check=True, capture_output=True, text=True)
+    found = [tuple(map(int, line.split())) for line in ran.stdout.splitlines()]
+    return sum(parent == pid and own == session for own, parent, session in found)
 
 
 def test_a_command_that_runs_as_another_user_has_no_guard(tmp_path: Path) -> None:

@@ -87,6 +87,9 @@ def test_a_result_is_given_instead(exec_id: str) -> None:
     assert (ran, len(asked)) == ([], 1)
     assert ask.replay(exec_id, overrides={"checkpoint.desk.model#2": "my words"}).wait() == "my words"
     assert (ran, len(asked)) == ([], 1)
+    wrong = ask.replay(exec_id, overrides={"checkpoint.desk.model#2": {"role": "assistant", "content": "my words"}})
+    with pytest.raises(KitaruUserCodeError, match=r"answer of a chat model can't be .* expected its text, or"):
+        wrong.wait()
 
 
 def test_a_chat_model_is_asked_something_else(exec_id: str) -> None:

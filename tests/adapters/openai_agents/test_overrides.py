@@ -57,6 +57,27 @@ def test_what_a_model_cannot_be_asked_is_refused_before_it_is(executions: Execut
     assert len(model.asked) == 1
 
 
+def test_an_outcome_is_given_to_a_run_or_to_a_model_but_not_just_anything(executions: Executions) -> None:
+    model = Script([[say("done")]])
+
+    @flow
+    def ask() -> list[Any]:
+        result = KitaruRunner(Agent(name="helper", model=model)).run_sync("x")
+        return [result.status, result.final_output]
+
+    handle = ask.run()
+    handle.wait()
+    for given in ("my words", {"city": "Rome"}):
+        assert ask.replay(handle.exec_id, overrides={"checkpoint.helper": given}).wait() == ["completed", given]
+    assert ask.replay(handle.exec_id, overrides={"checkpoint.helper.model": "words"}).wait() == ["completed", "words"]
+    wrong: Any
+    for wrong in ({"text": "hi"}, {"output": [{"text": "hi"}]}):
+        again = ask.replay(handle.exec_id, overrides={"checkpoint.helper.model": wrong})
+        with pytest.raises(KitaruUserCodeError, match=r"model('s answer)? is {'text': 'hi'}; expected"):
+            again.wait()
+    assert len(model.asked) == 1
+
+
 def test_other_arguments_are_redacted_like_those_of_the_model(executions: Executions) -> None:
     model = Script([[call("search", "c0", query="a secret")], [say("done")], [say("done")]])
     capture = OpenAICapturePolicy(redact=lambda kind, value: f"<{kind}>")

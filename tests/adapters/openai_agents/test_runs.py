@@ -11,11 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agents import Agent, Runner, function_tool
+from agents import Agent, Model, OpenAIChatCompletionsModel, OpenAIResponsesModel, Runner, function_tool
 from agents.exceptions import MaxTurnsExceeded
+from openai import AsyncOpenAI
 from pydantic import BaseModel
 
+from adapters.endpoint import RecordedEndpoint
 from kitaru_nb import KitaruRunner, OpenAIRunRequest, OpenAIRunResult, checkpoint, flow
+from kitaru_nb.testing.adapter.script import say as answers
+from kitaru_nb.testing.adapter.script import use
 from tests.adapters.openai_agents.conftest import Executions
 from tests.adapters.openai_agents.fakes import Script, call, say
 
@@ -132,6 +136,47 @@ def test_outside_a_flow_the_sdk_simply_runs() -> None:
     assert (result.final_output, result.status, result.estimated_cost_usd) == ("found", "completed", None)
     with pytest.raises(MaxTurnsExceeded):
         asyncio.run(Runner.run(Agent(name="helper", model=searching(), tools=[search]), "hi", max_turns=1))
+
+
+def without_ids(body: Any) -> Any:
+    """A request without what the endpoint or the SDK draws anew for each run; that there is one is left."""
+    if isinstance(body, list):
+        return [without_ids(item) for item in body]
+    if isinstance(body, dict):
+        return {name: "…" if name in ("id", "prompt_cache_key") else without_ids(item) for name, item in body.items()}
+    return body
+
+
+@pytest.mark.parametrize("interface", [OpenAIChatCompletionsModel, OpenAIResponsesModel])
+def test_the_provider_is_asked_in_a_flow_just_what_it_is_asked_outside(
+    interface: type[Model], endpoint: RecordedEndpoint
+) -> None:
+    """The SDK looks at what kind of object a model is; a durable one is of the same kind."""
+    endpoint.script("hi", use("search", query="a"), answers("found"))
+    seen: list[Model] = []
+
+    class Watched(Agent[Any]):
+        async def get_all_tools(self, run_context: Any) -> list[Any]:
+            assert isinstance(self.model, Model)
+            seen.append(self.model)
+            return await super().get_all_tools(run_context)
+
+    async def ask() -> str:
+        async with AsyncOpenAI() as client:
+            model: Any = interface
+            helper = Watched(name="helper", model=model(model="gpt-test", openai_client=client), tools=[search])
+            return str((await Runner.run(helper, "hi")).final_output)
+
+    @flow
+    async def asking() -> str:
+        return await ask()
+
+    assert asyncio.run(ask()) == asking.run().wait() == "found"
+    bodies = [without_ids(request.body) for request in endpoint.requests()]
+    assert len(bodies) == 4
+    assert bodies[:2] == bodies[2:]
+    assert len(seen) >= 4
+    assert all(isinstance(model, interface) for model in seen)
 
 
 def test_the_users_agents_stay_as_they_are() -> None:

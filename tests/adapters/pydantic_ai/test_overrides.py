@@ -57,4 +57,8 @@ def test_what_a_model_cannot_be_asked_is_refused_before_it_is() -> None:
     wrong = ask.replay(handle.exec_id, overrides={"arguments.helper.model": {"messages": [{"role": "user"}]}})
     with pytest.raises(KitaruUserCodeError, match=r"'helper.model' can't be asked with"):
         wrong.wait()
+    for given in (3, {"text": "Done."}):
+        wrong = ask.replay(handle.exec_id, overrides={"checkpoint.helper.model": given})
+        with pytest.raises(KitaruUserCodeError, match=r"answer of a model can't be .* expected its text, or"):
+            wrong.wait()
     assert len(script.asked) == 1

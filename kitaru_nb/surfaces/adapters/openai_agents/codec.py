@@ -73,6 +73,11 @@ def unpack_response(packed: Any) -> ModelResponse:
 
 
 def _unpack_item(item: Any) -> Any:
+    if not isinstance(item, Mapping) or not isinstance(item.get("type"), str):
+        raise KitaruUsageError(
+            f"An item of a model's answer is {str(item)[:100]}; expected an object with 'type', as providers send it.",
+            fix='overrides={"checkpoint.NAME": "the text that the model should have answered"}',
+        )
     try:
         return _items().validate_python(item)
     except ValidationError:

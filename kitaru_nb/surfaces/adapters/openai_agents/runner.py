@@ -161,12 +161,19 @@ class Segment:
             "agent_run",
             inputs,
             encode=self._keep,
+            decode=self._decoded,
             code=code_of(runner.agent),
             shown=shown,
             reads=reads,
             retry=Retry() if streamed else runner._run.retry,
             timeout=runner._run.timeout,
         )
+
+    def _decoded(self, value: Any) -> OpenAIRunResult:
+        """A recorded result; any other value, given as an override, as the output of one."""
+        if isinstance(value, OpenAIRunResult):
+            return value
+        return OpenAIRunResult("completed", self.runner.name, final_output=value)
 
     async def body(self) -> OpenAIRunResult:
         """Run it."""

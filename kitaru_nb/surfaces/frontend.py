@@ -8,7 +8,6 @@ so that no shape is written twice::
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 import types
 import typing
@@ -37,6 +36,7 @@ from kitaru_nb.model import (
     LogEntry,
     Owner,
     Wait,
+    json_fields,
 )
 from kitaru_nb.stacks.views import StackView
 
@@ -105,7 +105,7 @@ def labextension_paths() -> list[dict[str, str]]:
 
 
 def typescript(shapes: Iterable[type] = SHAPES) -> str:
-    """Interfaces for dataclasses and unions for enums, in the given order.
+    """Interfaces for dataclasses and named tuples, unions for enums, in the given order.
 
     Raises:
         TypeError: a field has a type that JSON has no form for.
@@ -113,16 +113,11 @@ def typescript(shapes: Iterable[type] = SHAPES) -> str:
     return _HEAD + "".join("\n" + _declaration(shape) for shape in shapes)
 
 
-def _declaration(shape: type) -> str:
+def _declaration(shape: Any) -> str:
     if issubclass(shape, Enum):
         return f"export type {shape.__name__} = {_union(shape)};\n"
     hints = typing.get_type_hints(shape)
-    assert dataclasses.is_dataclass(shape)
-    lines = [
-        f"  {field.name}: {_type(hints[field.name])};\n"
-        for field in dataclasses.fields(shape)
-        if field.name not in ("data", "blob")
-    ]
+    lines = [f"  {name}: {_type(hints[name])};\n" for name in json_fields(shape) or ()]
     return f"export interface {shape.__name__} {{\n{''.join(lines)}}}\n"
 
 
@@ -145,7 +140,8 @@ def _type(hint: Any) -> str:
         return f"[{', '.join(_type(a) for a in arguments)}]"
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return f"Record<string, {_type(arguments[1])}>"
-    if isinstance(hint, type) and (dataclasses.is_dataclass(hint) or issubclass(hint, Enum)):
+    kind: Any = hint
+    if isinstance(hint, type) and (json_fields(kind) is not None or issubclass(hint, Enum)):
         return hint.__name__
     raise TypeError(f"{hint!r} has no form in JSON; use plain types, datetimes, enums, dataclasses and containers.")
 

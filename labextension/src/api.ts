@@ -78,6 +78,8 @@ export interface Transport {
   listen(onChange: (change: Change | 'reset') => void, state: (connected: boolean) => void): () => void;
   /** Address for a download link, where there is one. */
   href(path: string, query: Query): string | null;
+  /** What keeps an action that isn't confirmed for seconds, where there is something to say of it. */
+  readonly slowly?: string;
 }
 
 /** What a server refused, or why it could not be reached (`status` 0). */

@@ -19,8 +19,14 @@ export function tellWhatGoesOn(does: (execId: string, waitId: string) => boolean
   });
 }
 
-/** What an action set in motion, in words. `open`: a notebook of this page goes on by itself. */
+/** Whether nothing is left to do by hand after an action. */
+export function byItself(started: Started, open: boolean): boolean {
+  return open || (!started.elsewhere && !started.by_notebook);
+}
+
+/** What an action set in motion, in words. `open`: it has gone on, or a notebook of this page does so by itself. */
 export function inWords(started: Started, open = false): string {
+  if (started.elsewhere && !open) return `Nothing goes on yet: only the Python process that started it can. There, type KitaruClient().executions.resume('${started.exec_id}').`;
   if (!started.by_notebook) return 'The execution goes on.';
   return open ? 'The notebook goes on.' : 'Run the notebook’s cell again, or Run All, to go on.';
 }

@@ -193,6 +193,7 @@ export interface Started {
   exec_id: string;
   worker: string | null;
   by_notebook: boolean;
+  elsewhere: boolean;
 }
 
 export interface Deployment {

@@ -24,21 +24,36 @@ interface Answer {
   body: unknown;
 }
 
-const KERNEL_MS = 30_000;
+/** What is new, and how the notebook's execution stands by then: path → what a read of it gives. */
+interface News {
+  kitaru: 'changes';
+  changes: Change[];
+  answers: Record<string, unknown>;
+}
+
+const READ_MS = 30_000;
 const PROBE_MS = 3000;
 
 /**
  * Requests through the kernel, for front ends without a Jupyter server that the page can reach (VS Code, Colab).
- * Page to kernel: `{kitaru: "request", id, method, path, query, body, range}`; back come `{kitaru: "answer", id, status,
- * body}` (bytes as a buffer beside it) and `{kitaru: "changes", changes}`.
+ * Page to kernel: `{kitaru: "request", id, method, path, query, body, range}`, and `{kitaru: "listen", view}` until `{kitaru: "leave",
+ * view}`; back come `{kitaru: "answer", id, status, body}` (bytes as a buffer beside it) and `{kitaru: "changes", changes, answers}`.
+ *
+ * A kernel that runs a cell hears nothing of the page, but a thread of it still speaks. So what the page would ask after a change
+ * comes with the news.
  */
 export class KernelTransport implements Transport {
-  private readonly open = new Map<string, (answer: Answer, buffers: readonly DataView[]) => void>();
-  // All views of a model hear all answers; each takes those to its own requests.
-  private readonly view = Math.random().toString(36).slice(2);
+  readonly slowly = 'Not confirmed yet: a kernel that runs a cell takes it up when the cell has ended.';
+  private readonly open = new Map<string, { read: string | null; take(answer: Answer, buffers: readonly DataView[]): void }>();
+  /** What came with news, by path: each is good for one read. */
+  private told = new Map<string, unknown>();
   private ids = 0;
 
-  constructor(private readonly model: Model) {
+  // All views of a model hear all answers; each takes those to its own requests.
+  constructor(
+    private readonly model: Model,
+    private readonly view: string
+  ) {
     model.on('msg:custom', this.take as (...args: never[]) => void);
   }
 
@@ -47,13 +62,20 @@ export class KernelTransport implements Transport {
   }
 
   async json(method: string, path: string, options: { query?: Query; body?: string; signal?: AbortSignal } = {}): Promise<unknown> {
-    const { answer } = await this.ask({ method, path, query: options.query ?? {}, body: options.body ?? null }, options.signal);
+    const query = options.query ?? {};
+    const read = method === 'GET' && Object.values(query).every(value => value === undefined) ? path : null;
+    if (read !== null && this.told.has(read)) {
+      const body = this.told.get(read);
+      this.told.delete(read);
+      return body;
+    }
+    const { answer } = await this.ask({ method, path, query, body: options.body ?? null }, read, options.signal);
     if (answer.status >= 400) throw ApiError.of(answer.status, answer.body);
     return answer.body;
   }
 
   async bytes(path: string, query: Query, from: number, to: number, signal?: AbortSignal): Promise<Content> {
-    const { answer, buffers } = await this.ask({ method: 'GET', path, query, body: null, range: [from, to] }, signal);
+    const { answer, buffers } = await this.ask({ method: 'GET', path, query, body: null, range: [from, to] }, null, signal);
     if (answer.status >= 400) throw ApiError.of(answer.status, answer.body);
     const part = buffers[0];
     const bytes = part ? new Uint8Array(part.buffer, part.byteOffset, part.byteLength) : new Uint8Array();
@@ -61,24 +83,35 @@ export class KernelTransport implements Transport {
   }
 
   listen(onChange: (change: Change | 'reset') => void): () => void {
-    const take = (message: { kitaru?: string; changes?: Change[] }): void => {
-      if (message.kitaru === 'changes') message.changes?.forEach(onChange);
+    const take = (message: News): void => {
+      if (message.kitaru === 'changes') message.changes.forEach(onChange);
     };
     this.model.on('msg:custom', take as (...args: never[]) => void);
-    this.model.send({ kitaru: 'listen' });
-    return () => this.model.off('msg:custom', take as (...args: never[]) => void);
+    this.model.send({ kitaru: 'listen', view: this.view });
+    return () => {
+      this.model.off('msg:custom', take as (...args: never[]) => void);
+      leave(this.model, this.view);
+    };
   }
 
   href(): null {
     return null;
   }
 
-  private readonly take = (message: Answer, buffers?: readonly DataView[]): void => {
-    if (message.kitaru !== 'answer') return;
-    this.open.get(message.id)?.(message, buffers ?? []);
+  private readonly take = (message: Answer | News, buffers?: readonly DataView[]): void => {
+    if (message.kitaru === 'answer') this.open.get(message.id)?.take(message, buffers ?? []);
+    else if (message.kitaru === 'changes') {
+      this.told = new Map(Object.entries(message.answers));
+      for (const [id, { read, take }] of [...this.open]) {
+        if (read === null || !this.told.has(read)) continue;
+        take({ kitaru: 'answer', id, status: 200, body: this.told.get(read) }, []);
+        this.told.delete(read);
+      }
+    }
   };
 
-  private ask(request: Record<string, unknown>, signal?: AbortSignal): Promise<{ answer: Answer; buffers: readonly DataView[] }> {
+  /** Ask the kernel. Reads (`read`: what can be told with news) give up in the end; an action is taken up however late. */
+  private ask(request: Record<string, unknown>, read: string | null, signal?: AbortSignal): Promise<{ answer: Answer; buffers: readonly DataView[] }> {
     const id = `${this.view}-${(this.ids += 1)}`;
     return new Promise((resolve, reject) => {
       const done = (): void => {
@@ -86,19 +119,32 @@ export class KernelTransport implements Transport {
         clearTimeout(timer);
       };
       const timer = setTimeout(() => {
+        if (request.method !== 'GET') return;
         done();
-        reject(new ApiError(0, 'Unreachable', 'The kernel doesn’t answer; it may be busy or gone.', 'kitaru executions list'));
-      }, KERNEL_MS);
+        reject(new ApiError(0, 'Unreachable', 'The kernel doesn’t answer: it runs a cell, or is gone. A terminal tells the same:', 'kitaru executions list'));
+      }, READ_MS);
       signal?.addEventListener('abort', () => {
         done();
         reject(new DOMException('stopped', 'AbortError'));
       });
-      this.open.set(id, (answer, buffers) => {
-        done();
-        resolve({ answer, buffers });
+      this.open.set(id, {
+        read,
+        take: (answer, buffers) => {
+          done();
+          resolve({ answer, buffers });
+        }
       });
       this.model.send({ kitaru: 'request', id, ...request });
     });
+  }
+}
+
+/** This view wants no news of the kernel, or no more. */
+function leave(model: Model, view: string): void {
+  try {
+    model.send({ kitaru: 'leave', view });
+  } catch (error) {
+    console.info('kitaru: the kernel is gone, and its panel with it.', error);
   }
 }
 
@@ -121,6 +167,7 @@ function withXsrf(url: string, init: RequestInit): Promise<Response> {
 
 /** The server where it can be reached, so that an answer counts without the kernel; else the kernel. */
 async function transportFor(model: Model): Promise<{ transport: Transport; dispose(): void }> {
+  const view = Math.random().toString(36).slice(2);
   const base = serverBase();
   if (base !== null) {
     const transport = new HttpTransport({ base, fetch: withXsrf });
@@ -128,12 +175,15 @@ async function transportFor(model: Model): Promise<{ transport: Transport; dispo
       const mine = (await transport.json('GET', 'info', { signal: AbortSignal.timeout(PROBE_MS) })) as { home?: unknown };
       const home = model.get('home');
       // Another home on the server: its executions aren't this notebook's.
-      if (!home || !mine.home || mine.home === home) return { transport, dispose: () => undefined };
+      if (!home || !mine.home || mine.home === home) {
+        leave(model, view);
+        return { transport, dispose: () => undefined };
+      }
     } catch (error) {
       console.info('kitaru: no API on this Jupyter server; the panel asks the kernel.', error);
     }
   }
-  const kernel = new KernelTransport(model);
+  const kernel = new KernelTransport(model, view);
   return { transport: kernel, dispose: () => kernel.dispose() };
 }
 
@@ -144,6 +194,7 @@ function PanelApp(props: { model: Model; host: Host }): JSX.Element {
   React.useEffect(() => {
     const changed = (): void => setExecId(String(model.get('execution') ?? ''));
     model.on('change:execution', changed);
+    changed(); // it may have changed between the drawing and now
     return () => model.off('change:execution', changed);
   }, [model]);
   const host = React.useMemo<Host>(() => ({ ...props.host, open: (id, node) => setOther({ execId: id, node }) }), [props.host]);
@@ -160,11 +211,17 @@ function PanelApp(props: { model: Model; host: Host }): JSX.Element {
   );
 }
 
+/** JupyterLab, Notebook 7 and their kin say which theme they have; all others have none of their colours. */
+function isJupyter(): boolean {
+  const { jpThemeName, jpThemeLight } = document.body.dataset;
+  return jpThemeName !== undefined || jpThemeLight !== undefined;
+}
+
 async function render({ model, el }: { model: Model; el: HTMLElement }): Promise<() => void> {
   const { transport, dispose } = await transportFor(model);
   const host: Host = { api: new Api(transport), live: new Live(transport), open: () => undefined };
   const place = document.createElement('div');
-  place.className = 'kt-app kt-panel';
+  place.className = `kt-app kt-panel${isJupyter() ? '' : ' kt-alone'}`;
   el.append(place);
   const root = createRoot(place);
   root.render(<PanelApp model={model} host={host} />);

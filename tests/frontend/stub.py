@@ -47,6 +47,7 @@ class World:
     deployments: list[Deployment] = field(default_factory=list)
     stacks: list[StackView] = field(default_factory=list)
     refuse: Refused | None = None
+    elsewhere: bool = False
     posted: list[tuple[str, Any]] = field(default_factory=list)
     news: list[dict[str, Any]] = field(default_factory=list)
     closed: bool = False
@@ -165,7 +166,7 @@ class World:
                     "asks": ["approve"],
                     **saved,
                 }
-        return {"exec_id": path[1], "worker": None, "by_notebook": False}
+        return {"exec_id": path[1], "worker": None, "by_notebook": False, "elsewhere": self.elsewhere}
 
 
 def diff(left: str, right: str) -> dict[str, Any]:

@@ -227,6 +227,40 @@ def test_closing_a_question_without_an_answer_asks_once_more(open_page: Opener, 
     assert world.posted == [(f"executions/{samples.EXEC}/waits/w-approve/abort", {})]
 
 
+def test_an_answer_is_in_sight_for_a_while_and_the_next_question_is_open_at_once(
+    open_page: Opener, world: World
+) -> None:
+    page, inbox = open_page(f"executions/{samples.EXEC}"), open_page("inbox")
+    page.get_by_role("button", name="Approve").click()
+    expect(page.get_by_text("Answered: true")).to_be_visible()
+    channel = samples.wait("channel", {"enum": ["mail", "blog"]}, question="Where to?")
+    world.change(samples.EXEC, waits=(*world.find(samples.EXEC).waits, channel))
+    world.tell(samples.EXEC, "wait.created")
+    expect(page.get_by_role("button", name="mail")).to_be_visible()
+    inbox.get_by_role("button", name="mail").click()
+    expect(inbox.get_by_text("Answered: mail")).to_be_visible()
+    expect(page.get_by_text("Answered: true")).to_have_count(0)
+    expect(inbox.get_by_text("Answered: mail")).to_have_count(0)
+    expect(inbox.get_by_text("Nobody is waiting for you.")).to_be_visible()
+
+
+def test_the_node_of_a_question_opens_its_form(open_page: Opener, world: World) -> None:
+    channel = samples.wait("channel", {"enum": ["mail", "blog"]}, question="Where to?")
+    world.change(samples.EXEC, waits=(samples.wait(), channel))
+    page = open_page(f"executions/{samples.EXEC}")
+    expect(page.get_by_role("button", name="Approve")).to_be_visible()
+    page.get_by_role("treeitem", name=re.compile("^channel, ")).click()
+    expect(page.get_by_role("button", name="mail")).to_be_visible()
+    expect(page.get_by_role("button", name="Approve", exact=True)).to_have_count(0)
+
+
+def test_after_an_answer_a_person_is_told_where_to_go_on(open_page: Opener, world: World) -> None:
+    world.elsewhere = True
+    page = open_page(f"executions/{samples.EXEC}")
+    page.get_by_role("button", name="Approve").click()
+    expect(page.get_by_text(f"There, type KitaruClient().executions.resume('{samples.EXEC}').")).to_be_visible()
+
+
 def test_a_whole_number_beyond_what_javascript_counts_arrives_exactly(open_page: Opener, world: World) -> None:
     world.change(samples.EXEC, waits=(samples.wait("count", {"type": "integer"}),))
     page = open_page("inbox")

@@ -37,8 +37,27 @@ def test_the_panel_follows_what_the_kernel_tells(panel: Page, world: World) -> N
     expect(panel.get_by_text("running").first).to_be_visible()
     world.change(samples.EXEC, status=samples.ExecutionStatus.COMPLETED, waits=())
     change = {"seq": 1, "exec_id": samples.EXEC, "kind": "execution.completed", "key": "", "at": 0}
-    panel.evaluate("changes => model.tell('msg:custom', {kitaru: 'changes', changes})", [change])
+    panel.evaluate("changes => model.tell('msg:custom', {kitaru: 'changes', changes, answers: {}})", [change])
     expect(panel.locator(".kt-head-status")).to_have_text("completed")
+
+
+def test_what_a_kernel_tells_while_it_hears_nothing_is_shown(panel: Page, world: World) -> None:
+    """A cell runs: nobody answers the page, and what it would ask comes with the news."""
+    path = f"executions/{samples.EXEC}"
+    expect(panel.get_by_text("running").first).to_be_visible()
+    panel.evaluate("model.deaf = true")
+    change = {"seq": 1, "exec_id": samples.EXEC, "kind": "checkpoint.completed", "key": "", "at": 0}
+    for status in ("waiting", "completed"):
+        world.change(samples.EXEC, status=samples.ExecutionStatus(status), waits=())
+        world.calls = [replace(c, status=status) if c.call_id == "publish" else c for c in world.calls]
+        panel.evaluate(
+            "async ([path, change]) => { const read = async p => (await fetch(`/api/${p}`)).json();"
+            " const answers = {[path]: await read(path), [`${path}/graph`]: await read(`${path}/graph`)};"
+            " model.tell('msg:custom', {kitaru: 'changes', changes: [change], answers}) }",
+            [path, change],
+        )
+        expect(panel.locator(".kt-head-status")).to_have_text(status)
+        expect(panel.get_by_role("treeitem", name=re.compile(f"^publish, .*{status}"))).to_be_visible()
 
 
 def test_the_panel_loads_bytes_through_the_kernel(panel: Page, world: World) -> None:
@@ -75,7 +94,7 @@ def test_what_users_and_models_wrote_is_text_also_where_the_kernel_sends_it(pane
     world.calls = [replace(c, artifacts=made.get(c.call_id, c.artifacts)) for c in world.calls]
     world.change(samples.EXEC, flow_name=samples.HOSTILE, waits=(samples.wait(samples.HOSTILE, question="Why?"),))
     change = {"seq": 1, "exec_id": samples.EXEC, "kind": "checkpoint.completed", "key": "", "at": 0}
-    panel.evaluate("changes => model.tell('msg:custom', {kitaru: 'changes', changes})", [change])
+    panel.evaluate("changes => model.tell('msg:custom', {kitaru: 'changes', changes, answers: {}})", [change])
     expect(panel.get_by_role("heading", name="onerror=").first).to_be_visible()
     for name in ("load", "chart"):
         panel.get_by_role("treeitem", name=re.compile(f"^{name}")).click()

@@ -6,6 +6,7 @@ class Model {
     this.state = state;
     this.listeners = new Map();
     this.sent = [];
+    this.deaf = false;
   }
   get(name) {
     return this.state[name];
@@ -25,7 +26,7 @@ class Model {
   }
   async send(message) {
     this.sent.push(message);
-    if (message.kitaru !== 'request') return;
+    if (message.kitaru !== 'request' || this.deaf) return;
     const query = new URLSearchParams(Object.entries(message.query).filter(([, v]) => v !== undefined && v !== ''));
     const headers = { 'X-Kitaru': '1', 'Content-Type': 'application/json' };
     if (message.range) headers.Range = `bytes=${message.range[0]}-${message.range[1] - 1}`;

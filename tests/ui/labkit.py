@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Frame, Page, expect
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "test-token"
@@ -51,7 +51,7 @@ class Lab:
             return found
 
 
-def faults(page: Page, place: str) -> list[str]:
+def faults(page: Page | Frame, place: str) -> list[str]:
     """What axe-core finds wrong in a part of a page, each with the places."""
     if not page.evaluate("'axe' in window"):
         page.evaluate(f"{AXE.read_text()};0")

@@ -25,7 +25,7 @@ from tests.journal import postgres_server
 
 ROOT = Path(__file__).parents[2]
 STACK = "team"
-TOKEN = "sekret"
+TOKEN = "a-token-for-tests"
 SECONDS = 240.0
 
 #: Each line of evidence is written at once: what happened, the kernel's process, and the one that started it.

@@ -36,7 +36,7 @@ class Server:
         self._port = free_port()
         self._process: subprocess.Popen[str] | None = None
         self.environment = {k: v for k, v in os.environ.items() if not k.startswith("KITARU_")}
-        self.environment |= {"KITARU_HOME": str(home), "KITARU_USER": "ana", "KITARU_SERVER_TOKEN": "sekret"}
+        self.environment |= {"KITARU_HOME": str(home), "KITARU_USER": "ana", "KITARU_SERVER_TOKEN": "a-token-for-tests"}
         self.environment |= {"PYTHONPATH": str(ROOT)}
 
     @property
@@ -88,7 +88,7 @@ def open_page(server: Server, browser: Browser) -> Iterator[Opener]:
     contexts: list[BrowserContext] = []
     faults: list[str] = []
 
-    def open_at(place: str, *, token: str = "sekret") -> Page:
+    def open_at(place: str, *, token: str = "a-token-for-tests") -> Page:
         context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme="light")
         contexts.append(context)
         page = context.new_page()

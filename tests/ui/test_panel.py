@@ -167,7 +167,7 @@ def test_changes_are_told_once_a_page_listens_and_the_execution_always(runtime: 
     watch = Watch(panel, runtime, lambda: current[0])
     watch.look()
     assert (panel.execution, panel.__dict__.get("told", [])) == ("", [])
-    watch.listened()
+    watch.listened("a view")
     current[0] = waiting
     KitaruClient(runtime).executions.cancel(waiting)
     watch.look()
@@ -177,6 +177,60 @@ def test_changes_are_told_once_a_page_listens_and_the_execution_always(runtime: 
     assert told[-1]["status"] == "cancelled"
     watch.look()
     assert len(told) == sum(len(content["changes"]) for content, _ in panel.__dict__["told"])
+    panel.close()
+
+
+def test_what_a_page_would_ask_next_comes_with_the_news(runtime: Runtime, waiting: str) -> None:
+    """A kernel that runs a cell hears no question."""
+    panel = Sent(runtime, lambda: waiting)
+    panel._watch.stop()
+    watch = Watch(panel, runtime, lambda: waiting)
+    watch.listened("a view")
+    KitaruClient(runtime).executions.cancel(waiting)
+    watch.look()
+    ((content, _),) = panel.__dict__["told"]
+    paths = (f"executions/{waiting}", f"executions/{waiting}/graph")
+    assert content["answers"] == {path: panel.ask(method="GET", path=path)[1] for path in paths}
+    assert content["answers"][paths[0]]["status"] == "cancelled"
+    watch.look()
+    assert len(panel.__dict__["told"]) == 1
+    panel.close()
+
+
+def test_a_page_that_could_not_say_yet_that_it_listens_is_told_until_it_does_or_leaves(
+    runtime: Runtime, waiting: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kitaru_nb.surfaces.notebook.panel._AGAIN", 0.0)
+    panel = Sent(runtime, lambda: waiting)
+    panel._watch.stop()
+    watch = Watch(panel, runtime, lambda: waiting)
+    told: list[Any] = panel.__dict__.setdefault("told", [])
+    for said, times in (("nothing", 0), ("shown", 2), ("listened", 0), ("left", 0)):
+        if said == "shown":
+            watch.shown()
+        elif said != "nothing":
+            getattr(watch, said)("a view")
+        told.clear()
+        watch.look()
+        watch.look()
+        assert (said, len(told)) == (said, times)
+    KitaruClient(runtime).executions.cancel(waiting)
+    watch.look()
+    assert told == []
+    panel.close()
+
+
+def test_who_leaves_and_listens_again_at_once_misses_nothing(runtime: Runtime, waiting: str) -> None:
+    panel = Sent(runtime, lambda: waiting)
+    panel._watch.stop()
+    watch = Watch(panel, runtime, lambda: waiting)
+    watch.listened("a view")
+    watch.look()
+    KitaruClient(runtime).executions.cancel(waiting)
+    watch.left("a view")
+    watch.listened("a view")
+    watch.look()
+    assert panel.__dict__["told"][-1][0]["changes"][-1]["status"] == "cancelled"
     panel.close()
 
 

@@ -3,7 +3,7 @@
 import * as React from 'react';
 import { ApiError, type FlowWait } from '../api';
 import { ago, instant } from '../format';
-import { goesOn, inWords } from '../goingOn';
+import { byItself, goesOn, inWords } from '../goingOn';
 import { useHost, useNow } from '../hooks';
 import { stringify } from '../json';
 import { StatusIcon } from '../icons';
@@ -18,12 +18,17 @@ export interface WaitFormProps {
   wait: FlowWait;
   /** Show which execution asks, with a way to it. */
   showSource?: boolean;
-  /** The execution runs, as far as this page has heard. */
-  running?: boolean;
+  /** The execution has gone on, as far as this page has heard. */
+  goneOn?: boolean;
   /** From now on this question is to stay in sight: news that it is closed may come before the answer to the request. */
   onSending?(): void;
   onAnswered?(): void;
+  /** The answer was in sight for a while, and nothing is left to do by hand. */
+  onOver?(): void;
 }
+
+const OVER_MS = 6000;
+const SLOW_MS = 3000;
 
 type Sending = { state: 'open' | 'sending' } | { state: 'done'; text: string; started: Started; open: boolean } | { state: 'refused'; error: ApiError };
 
@@ -32,14 +37,24 @@ export function WaitForm(props: WaitFormProps): JSX.Element {
   const { api } = useHost();
   const [sending, setSending] = React.useState<Sending>({ state: 'open' });
   const done = React.useRef<HTMLDivElement>(null);
+  const [tried, setTried] = React.useState<unknown>(undefined);
+  const slow = useLate(sending.state === 'sending', SLOW_MS);
+  const closed = sending.state === 'done' || (sending.state === 'refused' && sending.error.type === 'KitaruConflictError');
+  const gone = useSince(closed && Boolean(props.goneOn));
+  const open = gone || (sending.state === 'done' && sending.open);
+  const over = useLate(sending.state === 'done' ? byItself(sending.started, open) : gone, OVER_MS);
+  const { onOver } = props;
+  React.useEffect(() => {
+    if (over) onOver?.();
+  }, [over]);
   const send = (action: () => Promise<Started>, text: string): void => {
     // Asked now: once it is answered, the cell may have begun to run.
-    const open = goesOn(wait.exec_id, wait.wait_id);
+    const opened = goesOn(wait.exec_id, wait.wait_id);
     props.onSending?.();
     setSending({ state: 'sending' });
     action().then(
       started => {
-        setSending({ state: 'done', text, started, open });
+        setSending({ state: 'done', text, started, open: opened });
         props.onAnswered?.();
       },
       (problem: unknown) => {
@@ -53,25 +68,72 @@ export function WaitForm(props: WaitFormProps): JSX.Element {
   React.useEffect(() => {
     if (sending.state === 'done') done.current?.focus();
   }, [sending.state]);
-  const answer = (value: unknown): void => send(() => api.resolve(wait.exec_id, wait.wait_id, value), `Answered: ${oneAnswer(value)}`);
+  const answer = (value: unknown): void => {
+    setTried(value);
+    send(() => api.resolve(wait.exec_id, wait.wait_id, value), `Answered: ${oneAnswer(value)}`);
+  };
   return (
     <section className="kt-wait" aria-label={`Question: ${wait.name}`}>
       <WaitHead wait={wait} showSource={props.showSource} />
       {sending.state === 'done' ? (
         <div className="kt-wait-done" ref={done} tabIndex={-1} role="status">
-          <StatusIcon status="resolved" /> <Text>{sending.text}</Text>. <span className="kt-mute">{inWords(sending.started, sending.open || props.running)}</span>
+          <StatusIcon status="resolved" /> <Text>{sending.text}</Text>. <span className="kt-mute">{inWords(sending.started, open)}</span>
         </div>
-      ) : sending.state === 'refused' && sending.error.type === 'KitaruConflictError' ? (
+      ) : sending.state === 'refused' && closed ? (
         <Refused error={sending.error} />
       ) : (
         <>
           <Asking key={wait.wait_id} wait={wait} busy={sending.state === 'sending'} answer={answer} />
+          {slow && api.transport.slowly ? <Slow said={api.transport.slowly} wait={wait} value={tried} /> : null}
           {sending.state === 'refused' ? <Refused error={sending.error} /> : null}
           <Aborting busy={sending.state === 'sending'} abort={() => send(() => api.abort(wait.exec_id, wait.wait_id), 'Closed without an answer')} />
         </>
       )}
     </section>
   );
+}
+
+/** Whether something has been so once. */
+function useSince(so: boolean): boolean {
+  const [since, setSince] = React.useState(so);
+  if (so && !since) setSince(true);
+  return since || so;
+}
+
+/** Whether something has been so for `ms`. */
+function useLate(so: boolean, ms: number): boolean {
+  const [late, setLate] = React.useState(false);
+  React.useEffect(() => {
+    setLate(false);
+    if (!so) return undefined;
+    const timer = setTimeout(() => setLate(true), ms);
+    return () => clearTimeout(timer);
+  }, [so, ms]);
+  return so && late;
+}
+
+/** Where no answer comes back: what keeps it, and the line that counts at once. */
+function Slow(props: { said: string; wait: FlowWait; value: unknown }): JSX.Element {
+  const { wait, value } = props;
+  const line = `kitaru executions input ${wait.exec_id} --wait ${quoted(wait.name)} --value ${quoted(stringify(value))}`;
+  return (
+    <div className="kt-wait-done" role="status">
+      <Text>{props.said}</Text>{' '}
+      {value === undefined ? null : (
+        <>
+          In a terminal an answer counts at once:{' '}
+          <code className="kt-code">
+            <Text>{line}</Text>
+          </code>
+        </>
+      )}
+    </div>
+  );
+}
+
+/** A word of a shell's line. */
+function quoted(text: string): string {
+  return /^[\w./:-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 }
 
 function oneAnswer(value: unknown): string {

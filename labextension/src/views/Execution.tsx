@@ -50,7 +50,7 @@ export function ExecutionView(props: ExecutionProps): JSX.Element {
       <Head execution={found} onReplay={() => replay('')} reload={execution.reload} />
       {execution.error ? <Problem error={execution.error} retry={execution.reload} /> : null}
       {found.failure ? <Failure failure={found.failure} /> : null}
-      <Waits waits={pending} running={found.status === 'running'} reload={execution.reload} />
+      <Waits waits={pending} wanted={selected?.startsWith('wait:') ? selected.slice(5) : null} goneOn={found.status !== 'waiting'} reload={execution.reload} />
       {replaying !== null ? <Replay execId={execId} from={replaying} onClose={() => setReplaying(null)} /> : null}
       <div className="kt-split">
         <div className="kt-split-main">
@@ -81,21 +81,31 @@ export function ExecutionView(props: ExecutionProps): JSX.Element {
 
 const MANY = 20;
 
-/** What the execution asks: the first question open, the others as lines. */
-function Waits(props: { waits: Wait[]; running: boolean; reload(): void }): JSX.Element | null {
-  const { waits } = props;
-  const [open, setOpen] = React.useState<string | null>(null);
-  const answered = React.useRef<Wait | null>(null);
-  const chosen = waits.find(w => w.wait_id === open) ?? (open === null ? waits[0] : answered.current);
-  if (chosen) answered.current = chosen;
-  if (!chosen) return null;
-  const shown = waits.some(w => w.wait_id === chosen.wait_id) ? waits : [chosen, ...waits];
+/** What the execution asks: one question open (`wanted`, else the first), the others as lines; above them for a while the one answered here last. */
+function Waits(props: { waits: Wait[]; wanted: string | null; goneOn: boolean; reload(): void }): JSX.Element | null {
+  const { waits, wanted } = props;
+  const [open, setOpen] = React.useState<string | null>(wanted);
+  React.useEffect(() => {
+    if (wanted !== null) setOpen(wanted);
+  }, [wanted]);
+  const [sent, setSent] = React.useState<{ wait: Wait; beside: string[] } | null>(null);
+  const asked = (id: string): boolean => waits.some(w => w.wait_id === id);
+  const shown = sent && !asked(sent.wait.wait_id) ? [sent.wait, ...waits] : waits;
+  const chosen = (waits.find(w => w.wait_id === open) ?? waits[0])?.wait_id;
+  const goneOn = props.goneOn || (sent !== null && waits.some(w => w.wait_id !== sent.wait.wait_id && !sent.beside.includes(w.wait_id)));
+  if (!shown.length) return null;
   return (
     <div className="kt-waits">
       {shown.slice(0, MANY).map(wait =>
-        wait.wait_id === chosen.wait_id ? (
+        wait.wait_id === chosen || wait.wait_id === sent?.wait.wait_id ? (
           <div key={wait.wait_id} onFocus={() => setOpen(wait.wait_id)}>
-            <WaitForm wait={wait} running={props.running} onSending={() => setOpen(wait.wait_id)} onAnswered={props.reload} />
+            <WaitForm
+              wait={wait}
+              goneOn={goneOn}
+              onSending={() => setSent({ wait, beside: waits.map(w => w.wait_id) })}
+              onAnswered={props.reload}
+              onOver={() => setSent(null)}
+            />
           </div>
         ) : (
           <button key={wait.wait_id} type="button" className="kt-list-open" onClick={() => setOpen(wait.wait_id)}>

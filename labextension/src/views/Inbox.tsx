@@ -22,6 +22,7 @@ export function Inbox(props: { narrow?: boolean }): JSX.Element {
   if (page.data) kept.current = page.data.items;
   const items = kept.current;
   if (!items) return page.error ? <Problem error={page.error} retry={page.reload} /> : <Loading what="questions" />;
+  const over = (): void => setOpen(null);
   const chosen = open ?? (props.narrow ? null : (items[0] ?? null));
   return (
     <section className={`kt-inbox${props.narrow ? ' kt-narrow' : ''}`} aria-label="Inbox">
@@ -40,10 +41,10 @@ export function Inbox(props: { narrow?: boolean }): JSX.Element {
       <div className="kt-inbox-split">
         <ul className="kt-list kt-inbox-list">
           {(props.narrow && open && !items.some(w => same(open, w)) ? [open, ...items] : items).map(wait => (
-            <InboxRow key={`${wait.exec_id} ${wait.wait_id}`} wait={wait} chosen={same(chosen, wait)} onOpen={() => setOpen(wait)} narrow={props.narrow} />
+            <InboxRow key={`${wait.exec_id} ${wait.wait_id}`} wait={wait} chosen={same(chosen, wait)} onOpen={() => setOpen(wait)} onOver={over} narrow={props.narrow} />
           ))}
         </ul>
-        {chosen && !props.narrow ? <WaitForm key={`${chosen.exec_id} ${chosen.wait_id}`} wait={chosen} showSource onSending={() => setOpen(chosen)} onAnswered={page.reload} /> : null}
+        {chosen && !props.narrow ? <WaitForm key={`${chosen.exec_id} ${chosen.wait_id}`} wait={chosen} showSource onSending={() => setOpen(chosen)} onAnswered={page.reload} onOver={over} /> : null}
       </div>
       {page.data?.next ? (
         <button type="button" className="kt-link" onClick={() => setLimit(limit * 3)}>
@@ -58,13 +59,13 @@ function same(one: FlowWait | null, other: FlowWait): boolean {
   return one !== null && one.wait_id === other.wait_id && one.exec_id === other.exec_id;
 }
 
-function InboxRow(props: { wait: FlowWait; chosen: boolean; narrow?: boolean; onOpen(): void }): JSX.Element {
+function InboxRow(props: { wait: FlowWait; chosen: boolean; narrow?: boolean; onOpen(): void; onOver(): void }): JSX.Element {
   const { wait } = props;
   const now = useNow(30_000);
   if (props.narrow && props.chosen) {
     return (
       <li>
-        <WaitForm wait={wait} showSource />
+        <WaitForm wait={wait} showSource onOver={props.onOver} />
       </li>
     );
   }

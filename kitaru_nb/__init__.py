@@ -106,6 +106,21 @@ _HOOKS = {
     "_jupyter_labextension_paths": ("kitaru_nb.surfaces.frontend", "labextension_paths"),
 }
 
+#: Names of Kitaru that aren't here → what to use.
+_INSTEAD = {
+    "configure": "settings are in config.toml (kitaru init) and in variables KITARU_NAME",
+    "connect": "export KITARU_JOURNAL=https://SERVER",
+    **dict.fromkeys(
+        ("create_stack", "delete_stack", "list_stacks", "current_stack", "use_stack"), "kitaru stack create, use, list"
+    ),
+    **dict.fromkeys(
+        ("create_secret", "get_secret", "delete_secret"), "kitaru stack create NAME RUNNER --secret VARIABLE=REFERENCE"
+    ),
+    "adapters": "from kitaru_nb import KitaruRunner  (KitaruAgent, KitaruClaudeRunner, KitaruGraphRunner)",
+    "ArtifactRef": "from kitaru_nb.client import ArtifactRef",
+    "PendingWait": "from kitaru_nb import Wait",
+}
+
 if TYPE_CHECKING:
     from kitaru_nb.artifacts.serializers import register_serializer as register_serializer
     from kitaru_nb.client import KitaruClient as KitaruClient
@@ -171,7 +186,8 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     module, attribute = _HOOKS.get(name, (_PUBLIC.get(name), name))
     if module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        instead = f"; instead: {_INSTEAD[name]}" if name in _INSTEAD else ""
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}{instead}")
     value = getattr(importlib.import_module(module), attribute)
     globals()[name] = value
     return value

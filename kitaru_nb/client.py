@@ -8,9 +8,9 @@ import functools
 import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from kitaru_nb.core import control
 from kitaru_nb.core.control import Started
@@ -26,7 +26,17 @@ from kitaru_nb.core.replay import ReplayPreview, Scope, plan_replay
 from kitaru_nb.core.runtime import Runtime, runtime_of
 from kitaru_nb.errors import KitaruNotFoundError, KitaruUsageError
 from kitaru_nb.journal.fold import FoldedCall, fold_logs
-from kitaru_nb.model import Artifact, CheckpointCall, Event, Execution, ExecutionStatus, LogEntry, Wait
+from kitaru_nb.model import (
+    Artifact,
+    ArtifactKind,
+    CheckpointCall,
+    Event,
+    Execution,
+    ExecutionStatus,
+    LogEntry,
+    Wait,
+    is_exec_id,
+)
 
 if TYPE_CHECKING:
     from kitaru_nb.promote.deployments import Deployments
@@ -34,11 +44,14 @@ if TYPE_CHECKING:
     from kitaru_nb.stacks.views import Stacks
 
 
-@dataclass(frozen=True, slots=True)
+# Compared and shown as what they refer to: their base's methods do that, and making them anew takes time at each start.
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class ArtifactRef(Artifact):
     """An artifact that can be loaded."""
 
-    client: KitaruClient | None = field(default=None, repr=False, compare=False)
+    client: KitaruClient | None = None
 
     def load(self) -> Any:
         """The value. Raises `KitaruArtifactError` when it is missing or damaged."""
@@ -51,11 +64,11 @@ class ArtifactRef(Artifact):
         return self.kind
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class ExecutionRef(Execution):
     """An execution that can be acted on; every method is one of `KitaruClient.executions`."""
 
-    client: KitaruClient | None = field(default=None, repr=False, compare=False)
+    client: KitaruClient | None = None
 
     def _actions(self) -> Executions:
         assert self.client is not None
@@ -82,8 +95,11 @@ class ExecutionRef(Execution):
         return self._actions().replay(self.exec_id, **options)
 
     def list_checkpoints(self) -> list[CheckpointCall]:
-        """The calls, in the order in which they started."""
-        return list(self.refresh().checkpoints)
+        """The calls, in the order in which they started, with artifacts that can be loaded."""
+        assert self.client is not None
+        ref = self.client.artifacts.ref
+        calls = self.refresh().checkpoints
+        return [dataclasses.replace(call, artifacts=tuple(map(ref, call.artifacts))) for call in calls]
 
     def list_artifacts(self) -> list[ArtifactRef]:
         """The artifacts, in the order in which they were made."""
@@ -125,8 +141,9 @@ class Executions:
         """
         with self._folds.at(exec_id) as (row, folding):
             execution = folding.execution(row, details=details)
-        artifacts = tuple(self._client.artifacts.ref(a) for a in execution.artifacts)
-        return self._ref(dataclasses.replace(execution, artifacts=artifacts))
+        ref = self._client.artifacts.ref
+        result = execution.result and ref(execution.result)
+        return self._ref(dataclasses.replace(execution, artifacts=tuple(map(ref, execution.artifacts)), result=result))
 
     def checkpoints(
         self, exec_id: str, *, after: str | None = None, limit: int = 100, parent: str | None = None
@@ -182,12 +199,17 @@ class Executions:
         Kitaru does.
 
         Raises:
-            KitaruUsageError: an unknown status, or a page below 1.
+            KitaruUsageError: an unknown status, a page below 1, a negative number, or no id to continue after.
         """
-        if page < 1:
-            raise KitaruUsageError(f"page={page} can't be; the first is 1.", fix="executions.list(page=1, size=20)")
-        wanted = None if status is None else parse_status(status)
         size = limit if size is None else size
+        if page < 1 or size < 0:
+            raise KitaruUsageError(
+                f"page={page} of {size} can't be; the first is 1.", fix="executions.list(page=1, size=20)"
+            )
+        if before is not None and not is_exec_id(before):
+            problem = f"before={before!r} is no id of an execution; expected the last one of a page."
+            raise KitaruUsageError(problem, fix="executions.list(before='kr-0123456789ab')")
+        wanted = None if status is None else parse_status(status)
         rows = self._runtime.journal.executions(flow=flow, status=wanted, limit=page * size, before=before)
         return [self._ref(row) for row in rows[(page - 1) * size :]]
 
@@ -225,9 +247,21 @@ class Executions:
     def logs(
         self, exec_id: str, *, checkpoint: str | None = None, source: str | None = None, limit: int | None = None
     ) -> builtins.list[LogEntry]:
-        """What the execution printed and logged, oldest first; the last ``limit`` lines."""
-        self._runtime.journal.execution(exec_id)
+        """What the execution printed and logged, oldest first; the last ``limit`` lines.
+
+        Args:
+            checkpoint: only lines of this one: a name, ``name#2``, or a call id.
+            source: only ``stdout``, ``stderr`` or ``logging``.
+
+        Raises:
+            KitaruNotFoundError: no such execution, or no such checkpoint in one that no worker advances.
+        """
+        status = self._runtime.journal.execution(exec_id).status
         entries = fold_logs(self._runtime.journal.history(exec_id))
+        lives = status in (ExecutionStatus.RUNNING, ExecutionStatus.PENDING)
+        named = {None, *(name for entry in entries for name in (entry.checkpoint_name, entry.call_id))}
+        if checkpoint not in named and ("#" in str(checkpoint) or not lives):
+            checkpoint = self.checkpoint(exec_id, str(checkpoint)).call_id
         chosen = [
             entry
             for entry in entries
@@ -279,7 +313,10 @@ class Executions:
 
     def cancel(self, exec_id: str, *, by: str | None = None) -> ExecutionRef:
         """End an execution."""
-        control.cancel(self._runtime, exec_id, by=by)
+        if control.cancel(self._runtime, exec_id, by=by).deployment is not None:
+            from kitaru_nb.promote.workplace import leave
+
+            leave(self._runtime, exec_id)
         return self.get(exec_id)
 
     def replay(
@@ -373,7 +410,13 @@ class Artifacts:
         producing_call: str | None = None,
         limit: int | None = None,
     ) -> list[ArtifactRef]:
-        """Artifacts of an execution, in the order in which they were made."""
+        """Artifacts of an execution, in the order in which they were made. Raises `KitaruUsageError` for an unknown
+        kind."""
+        if kind not in (None, *get_args(ArtifactKind)):
+            raise KitaruUsageError(
+                f"{kind!r} is no kind of artifact. Kinds are: {', '.join(get_args(ArtifactKind))}.",
+                fix=f"kitaru artifacts list {exec_id} --kind output",
+            )
         execution = self._client.executions.get(exec_id)
         found = [*execution.artifacts, *([execution.result] if execution.result else [])]
         chosen = [
@@ -404,6 +447,10 @@ class KitaruClient:
     """Read executions and act on them, deploy and invoke, read stacks.
 
     ``runtime`` names journal and store; default: those of ``stack``, and without one those of the stack in use.
+
+    Attributes:
+        executions: list, read, follow, answer, replay, resume, retry, cancel (`Executions`).
+        artifacts: list and load what executions recorded (`Artifacts`).
     """
 
     def __init__(self, runtime: Runtime | None = None, *, stack: str | None = None) -> None:

@@ -125,10 +125,13 @@ def check_store(settings: Settings) -> Iterator[Check]:
     artifact = store.write(_PROBE, name="doctor")
     good = store.read(artifact) == _PROBE and artifact.digest == sha256(_PROBE).hexdigest()
     if good:
-        yield Check("store", "ok", f"{settings.store_url} gives back what is written")
+        yield Check("store", "ok", f"{shown(settings.store_url)} gives back what is written")
     else:
         yield Check(
-            "store", "fail", f"{settings.store_url} gives back other bytes", "export KITARU_STORE=/another/folder"
+            "store",
+            "fail",
+            f"{shown(settings.store_url)} gives back other bytes",
+            "export KITARU_STORE=/another/folder",
         )
 
 

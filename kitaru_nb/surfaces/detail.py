@@ -9,7 +9,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
-from kitaru_nb.core.control import Started, describe_schema, example
+from kitaru_nb.core.answers import answering
+from kitaru_nb.core.control import Started, describe_schema
 from kitaru_nb.core.diff import ExecutionDiff
 from kitaru_nb.core.replay import ReplayPreview, tokens_of
 from kitaru_nb.model import Artifact, CheckpointCall, Execution, ExecutionStatus, FailureInfo, LogEntry, Wait
@@ -167,9 +168,7 @@ def wait_blocks(wait: Wait, now: datetime) -> list[Block]:
 
 def answer_line(wait: Wait) -> Line:
     """The line that answers a wait."""
-    given = example(wait.schema)
-    name = shlex.quote(wait.name)
-    return command_line("answer", f"kitaru executions input {wait.exec_id} --wait {name} --value {given}")
+    return command_line("answer", answering(wait, wait.exec_id))
 
 
 def failure_panel(failure: FailureInfo) -> Panel:
@@ -202,6 +201,9 @@ def started_blocks(started: Started) -> list[Block]:
     exec_id = started.exec_id
     if started.by_notebook:
         return [line("The open notebook goes on: run the cell again.", indent=2)]
+    if started.elsewhere:
+        said = line("Nothing goes on yet: only the Python process that started it can.", indent=2)
+        return [said, command_line("there", f"KitaruClient().executions.resume({exec_id!r})")]
     if started.worker is None:
         return [line("A live worker takes it up.", indent=2), _watch(exec_id)]
     return [line(f"A fresh worker was started; its output goes to {started.worker}", indent=2), _watch(exec_id)]
@@ -295,10 +297,10 @@ def log_blocks(entries: Sequence[LogEntry], *, grouped: bool) -> list[Block]:
     return blocks
 
 
-def artifacts_blocks(artifacts: Sequence[Artifact], exec_id: str) -> list[Block]:
-    """The artifacts of an execution."""
+def artifacts_blocks(artifacts: Sequence[Artifact], exec_id: str, *, chosen: bool = False) -> list[Block]:
+    """The artifacts of an execution; ``chosen``: those that fit what was asked for."""
     if not artifacts:
-        return [line(f"{exec_id} has no artifacts yet.", "dim")]
+        return [line(f"{exec_id} has no artifacts {'that fit' if chosen else 'yet'}.", "dim")]
     columns = (
         Column("ARTIFACT", flexible=True),
         Column("KIND"),

@@ -7,6 +7,8 @@ reader of the resource ``kitaru`` may only read.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -19,6 +21,7 @@ from jupyter_server.utils import url_path_join
 
 from kitaru_nb.client import KitaruClient
 from kitaru_nb.core.runtime import Runtime, settings_in_use, whoami
+from kitaru_nb.journal.open import open_journal
 from kitaru_nb.surfaces.http.api import Api, Request, Response
 from kitaru_nb.surfaces.http.content import Bytes
 from kitaru_nb.surfaces.http.events import Pulse, poll, stream
@@ -28,6 +31,7 @@ from kitaru_nb.surfaces.operations.base import Caller, Desk, Follow, Role
 #: Below the server's base URL.
 PREFIX = "kitaru/api/"
 _UUID_LENGTH = 32
+_CONTENTS_EVENTS = "https://events.jupyter.org/jupyter_server/contents_service/v1"
 
 
 class ApiHandler(APIHandler):
@@ -91,7 +95,8 @@ class ApiHandler(APIHandler):
             if isinstance(body, bytes):
                 self.write(body)
             elif isinstance(body, Bytes) and self.request.method != "HEAD":
-                for chunk in body.chunks():
+                chunks = body.chunks()
+                while chunk := await asyncio.to_thread(next, chunks, b""):  # the store may be far away
                     self.write(chunk)
                     await self.flush()
             elif isinstance(body, Follow) and self.request.method != "HEAD":
@@ -120,7 +125,32 @@ def _load_jupyter_server_extension(server_app: Any) -> None:
     web_app = server_app.web_app
     pattern = url_path_join(web_app.settings["base_url"], PREFIX) + "(.*)"
     web_app.add_handlers(".*$", [(pattern, ApiHandler, {"api": api, "pulse": pulse})])
+    server_app.event_logger.add_listener(schema_id=_CONTENTS_EVENTS, listener=_Renames(root))
     server_app.log.info("kitaru_nb: executions are kept in %s", runtime.home)
+
+
+class _Renames:
+    """Hears from Jupyter that a file or folder below ``root`` got another name."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    async def __call__(self, logger: Any, schema_id: str, data: Mapping[str, Any]) -> None:
+        if data["action"] == "rename":
+            old, new = (self.root / data[side].strip("/") for side in ("source_path", "path"))
+            await asyncio.to_thread(take_along, old, new)
+
+
+def take_along(old: Path, new: Path) -> None:
+    """A notebook is known by its path: what was renamed, or is in a folder that was, keeps the execution it is on."""
+    for path in [new] if new.suffix == ".ipynb" else sorted(new.rglob("*.ipynb")):
+        settings = settings_in_use(start=path.parent)
+        with closing(open_journal(settings.journal_url, durability=settings.durability)) as journal:
+            before = f"notebook:{old / path.relative_to(new)}"
+            if (exec_id := journal.reference(before)) is not None:
+                after = f"notebook:{path}"
+                journal.set_reference(after, exec_id, expected=journal.reference(after), by=whoami())
+                journal.set_reference(before, None, expected=exec_id, by=whoami())
 
 
 def server_extension_points() -> list[dict[str, str]]:

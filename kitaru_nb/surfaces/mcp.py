@@ -181,4 +181,4 @@ class McpEndpoint:
         request = context.request
         assert isinstance(request, Request)
         who: Caller = request.state.caller
-        return Caller(f"{client_name(context)} for {who.name}", who.role, who.via)
+        return Caller(f"{client_name(context)} for {who.name}", who.role, who.via, who.name)

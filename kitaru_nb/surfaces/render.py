@@ -193,8 +193,11 @@ def took(execution: Execution, now: datetime) -> str:
     return duration((end - execution.created_at).total_seconds())
 
 
-def executions_blocks(executions: Sequence[Execution], *, now: datetime, limit: int, hint: str) -> list[Block]:
-    """A page of executions, and the line that shows the next one; ``hint`` is what to say when there is none."""
+def executions_blocks(
+    executions: Sequence[Execution], *, now: datetime, limit: int, hint: str, more: str
+) -> list[Block]:
+    """A page of executions, and the line that shows the next one: ``more``, with where to continue. ``hint`` is what to
+    say when there is none."""
     if not executions:
         return [line(hint, "dim")]
     rows = [
@@ -216,7 +219,7 @@ def executions_blocks(executions: Sequence[Execution], *, now: datetime, limit: 
     )
     blocks: list[Block] = [Table(columns, rows)]
     if len(executions) == limit:
-        blocks.append(command_line("more", f"kitaru executions list --before {executions[-1].exec_id}"))
+        blocks.append(command_line("more", f"{more} --before {executions[-1].exec_id}"))
     return blocks
 
 

@@ -21,6 +21,14 @@ def test_artifacts_are_listed_with_what_to_type_for_each(kitaru: Kitaru, ran: Ra
     assert (found["command"], found["count"], found["items"][0]["name"]) == ("artifacts.list", 1, "draft")
 
 
+def test_an_unknown_kind_is_told_and_one_that_none_is_of_too(kitaru: Kitaru, ran: Ran) -> None:
+    exec_id = ran(flows.nested, "cats")
+    result = kitaru("artifacts", "list", exec_id, "--kind", "picture")
+    assert result.code == 1
+    assert "'picture' is no kind of artifact. Kinds are: prompt, response, context, input, output, blob." in result.err
+    assert kitaru("artifacts", "list", exec_id, "--kind", "blob").out == f"{exec_id} has no artifacts that fit.\n"
+
+
 def test_artifacts_of_one_name_are_listed_by_what_tells_them_apart(kitaru: Kitaru, ran: Ran) -> None:
     exec_id = ran(flows.twice)
     labels = [row.split()[0] for row in kitaru("artifacts", "list", exec_id).out.splitlines()[1:-1]]

@@ -53,7 +53,9 @@ def test_a_list_is_filtered_and_paged(kitaru: Kitaru, ran: Ran) -> None:
     assert listed("--status", "waiting") == [ids[1]]
     assert listed("--limit", "2") == [ids[2], ids[1]]
     assert listed("--limit", "2", "--before", ids[1]) == [ids[0]]
-    assert f"kitaru executions list --before {ids[1]}" in kitaru("executions", "list", "--limit", "2").out
+    page = kitaru("executions", "list", "--limit", "1", "--flow", "nested").out
+    assert f"more: kitaru executions list --flow nested --limit 1 --before {ids[2]}" in page
+    assert "expected --before with the last id of a page" in kitaru("executions", "list", "--before", "latest").err
 
 
 def test_an_empty_list_says_how_to_start(kitaru: Kitaru) -> None:
@@ -83,6 +85,41 @@ def test_help_and_lists_load_nothing_heavy(kitaru: Kitaru, ran: Ran, arguments: 
     )
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
     assert done.stderr.strip() == "[]"
+
+
+def test_a_command_line_loads_only_the_commands_that_its_first_word_names(kitaru: Kitaru) -> None:
+    code = (
+        "import sys\nfrom kitaru_nb.surfaces.cli import main\n"
+        "try: main()\n"
+        "finally: print(sorted(m[28:] for m in sys.modules if '.surfaces.commands.' in m), file=sys.stderr)"
+    )
+    command = [sys.executable, "-c", code, "executions", "list"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "['actions', 'executions', 'following']"
+
+
+def test_each_first_word_alone_means_what_it_means_among_all() -> None:
+    # In a process of its own, each word with nothing loaded: a command must not be where another word's module is.
+    code = """
+import json, sys, typer
+from kitaru_nb.surfaces import cli
+
+def helps(command, name):
+    parts = getattr(command, "commands", {}).items()
+    found = {name: command.get_help(typer.Context(command, info_name=name))}
+    return found | {k: v for word, part in parts for k, v in helps(part, f"{name} {word}").items()}
+
+def alone(word):
+    for module in [m for m in sys.modules if ".surfaces.commands." in m]:
+        del sys.modules[module]
+    return helps(typer.main.get_command(cli.application(word)).commands[word], word)
+
+whole = typer.main.get_command(cli.app).commands
+shown = {word: [helps(whole[word], word), alone(word)] for word in whole}
+print(json.dumps([sorted(whole) == sorted(cli.COMMANDS), [word for word, (a, b) in shown.items() if a != b]]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == [True, []]
 
 
 def test_details_show_the_tree_the_sums_and_the_result(kitaru: Kitaru, ran: Ran) -> None:
@@ -197,6 +234,14 @@ def test_logs_are_filtered_and_limited(kitaru: Kitaru, ran: Ran) -> None:
     assert messages("--source", "logging") == ["publishing"]
     assert messages("--limit", "1") == ["publishing"]
     assert kitaru("executions", "logs", exec_id, "--source", "radio").code == 2
+
+
+def test_lines_of_one_call_are_found_by_its_selector_and_an_unknown_one_is_told(kitaru: Kitaru, ran: Ran) -> None:
+    exec_id = ran(flows.nested, "cats")
+    result = kitaru("executions", "logs", exec_id, "--checkpoint", "nothing")
+    assert result.code == 1
+    assert f"{exec_id} has no checkpoint 'nothing'. It has: agent, " in result.err
+    assert kitaru("executions", "logs", exec_id, "--checkpoint", "agent").code == 0
 
 
 def test_grouped_logs_stand_under_their_checkpoint(kitaru: Kitaru, ran: Ran) -> None:

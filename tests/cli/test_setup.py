@@ -29,7 +29,7 @@ def test_every_commented_setting_of_init_is_one(kitaru: Kitaru, tmp_path: Path) 
     lines = [text.removeprefix("# ") for text in path.read_text().splitlines() if " = " in text]
     path.write_text("\n".join(lines))
     settings = load_settings({}, tmp_path)
-    assert (settings.durability, settings.inline_max_bytes, len(lines)) == ("power", 16384, 7)
+    assert (settings.durability, settings.inline_max_bytes, len(lines)) == ("power", 16384, 8)
 
 
 def test_a_second_init_changes_nothing_and_says_so(kitaru: Kitaru, tmp_path: Path) -> None:
@@ -96,6 +96,36 @@ def test_the_status_counts_and_shows_what_waits(kitaru: Kitaru, ran: Ran) -> Non
     item = kitaru("status", "--json").json["item"]
     assert item["executions"]["waiting"] == 1
     assert item["pending_waits"][0]["name"] == "approve"
+
+
+def test_what_is_shown_is_of_the_stack_in_use(kitaru: Kitaru, ran: Ran, tmp_path: Path) -> None:
+    ran(flows.brief, "cats")
+    kitaru("stack", "create", "apart", "process", "--journal", f"sqlite:///{tmp_path}/apart.db")
+    assert kitaru("status", "--json").json["item"]["executions"]["waiting"] == 1
+    kitaru("stack", "use", "apart")
+    item = kitaru("status", "--json").json["item"]
+    assert (item["stack"], item["executions"]["waiting"], item["pending_waits"]) == ("apart", 0, [])
+    assert kitaru("status").out.startswith("stack apart\n")
+    item = kitaru("info", "--json").json["item"]
+    assert (item["stack"], item["journal"]) == ("apart", f"sqlite:///{tmp_path}/apart.db")
+
+
+def test_passwords_in_addresses_are_not_shown(kitaru: Kitaru, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KITARU_STORE", "sftp://ana:sesame@nowhere.test/folder")
+    found = kitaru("info").out
+    assert "sesame" not in found
+    assert "nowhere.test/folder" in found
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"not = [toml"], ids=["bytes", "open"])
+def test_settings_that_cannot_be_read_are_told(kitaru: Kitaru, content: bytes) -> None:
+    kitaru.home.mkdir(parents=True)
+    path = kitaru.home / "config.toml"
+    path.write_bytes(content)
+    result = kitaru("status")
+    path.unlink()
+    assert result.code == 1
+    assert f"fix: edit {path}" in result.err
 
 
 def test_info_shows_the_settings(kitaru: Kitaru) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from kitaru_nb.client import KitaruClient
 from kitaru_nb.core.runtime import Runtime
+from kitaru_nb.model import Event
 from kitaru_nb.surfaces.operations.base import Role
 from tests.http import flows
 from tests.http.httpkit import Direct, Ran, until
@@ -107,6 +109,16 @@ def test_an_execution_is_cancelled_once(ran: Ran, direct: Direct, runtime: Runti
     assert runtime.journal.history(exec_id)[-1].body == {"by": "bo"}
     direct.json("POST", f"executions/{exec_id}/cancel", {}, expect=409)
     direct.json("POST", f"executions/{exec_id}/resume", {}, expect=409)
+
+
+def test_an_answered_execution_is_resumed_in_the_callers_name(ran: Ran, direct: Direct, runtime: Runtime) -> None:
+    exec_id = ran(flows.brief)
+    (wait,) = runtime.journal.waits(exec_id=exec_id)
+    answer = {"value": False, "by": "ana", "via": "client"}
+    runtime.journal.append(exec_id, [Event(exec_id, "wait.resolved", wait.wait_id, time.time(), answer)])
+    direct.json("POST", f"executions/{exec_id}/resume", {}, name="bo")
+    (event,) = [e for e in runtime.journal.history(exec_id) if e.kind == "execution.resume"]
+    assert event.body == {"by": "bo"}
 
 
 def test_a_waiting_execution_isnt_resumed_before_the_answer(ran: Ran, direct: Direct) -> None:

@@ -260,6 +260,8 @@ def test_a_schedule_is_made_read_and_deleted(direct: Direct, deploy: Deployer) -
     assert direct("POST", "schedules", wanted, role=Role.OPERATE).status == 403
     assert direct.json("POST", "schedules/brief/delete", {}, role=Role.WORK, name="bob")["name"] == "brief"
     assert direct("POST", "schedules/brief/delete", {}).status == 404
+    changes = direct.json("GET", "schedules/brief/history")["items"]
+    assert [(change["what"], change["by"]) for change in changes] == [("created", "ana"), ("deleted", "bob")]
     history = direct.json("GET", "schedules/brief/history")
     assert [(c["by"], c["what"]) for c in history["items"]] == [("ana", "created"), ("bob", "deleted")]
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
@@ -19,11 +21,12 @@ from kitaru_nb.core.runtime import Runtime
 from kitaru_nb.errors import KitaruBackendError
 from kitaru_nb.headless import begin
 from kitaru_nb.journal.base import this_process
-from kitaru_nb.model import Event, ExecutionStatus, Owner
+from kitaru_nb.model import Event, Execution, ExecutionStatus, Owner
 from kitaru_nb.stacks.definition import parse_stack, save_stack
 from kitaru_nb.stacks.process import ProcessRunner, _children, reap
 from kitaru_nb.surfaces.http.dispatcher import GRACE, RETRY_AFTER, TRIES, Dispatcher, of_every_stack
 from kitaru_nb.surfaces.http.turns import PATIENCE, Turns
+from kitaru_nb.testing.faults import FaultyJournal
 from tests.http import flows
 from tests.http.deploying import Deployer
 from tests.http.httpkit import Ran, until
@@ -48,6 +51,28 @@ def die_once(flag: str) -> str:
 @flow
 def mortal(flag: str) -> str:
     return die_once(flag)
+
+
+class Troubled(FaultyJournal):
+    """One of its methods fails for a while."""
+
+    trouble: str | None = None
+
+    def _check(self, name: str) -> None:
+        if name == self.trouble:
+            raise KitaruBackendError("The journal can't be reached.")
+
+    def execution(self, exec_id: str) -> Execution:
+        self._check("execution")
+        return super().execution(exec_id)
+
+    def executions(self, **wanted: Any) -> list[Execution]:
+        self._check("executions")
+        return super().executions(**wanted)
+
+    def history(self, exec_id: str, *, after: int = 0) -> list[Event]:
+        self._check("history")
+        return super().history(exec_id, after=after)
 
 
 @pytest.fixture
@@ -127,6 +152,32 @@ def test_what_was_answered_before_the_server_began_is_found(
     clock[0] = GRACE + 1
     dispatcher.take_up_answered()
     assert ended(runtime, exec_id) is ExecutionStatus.COMPLETED
+
+
+@pytest.mark.parametrize("trouble", ["executions", "history", "execution"])
+def test_an_answer_is_not_forgotten_when_the_journal_can_not_be_read_for_a_moment(
+    runtime: Runtime, ran: Ran, clock: list[float], trouble: str
+) -> None:
+    exec_id = ran(flows.brief)
+    (asked,) = runtime.journal.waits(exec_id=exec_id)
+    body = {"value": False, "by": "ana", "via": "http"}
+    runtime.journal.append(exec_id, [Event(exec_id, "wait.resolved", asked.wait_id, time.time(), body)])
+    journal = Troubled(runtime.journal)
+    dispatcher = Dispatcher(
+        KitaruClient(Runtime(runtime.settings, journal=journal)), clock=lambda: time.time() + clock[0]
+    )
+    journal.trouble = trouble
+    for _ in range(2):  # its first look, and the one at which it would start a worker
+        with contextlib.suppress(KitaruBackendError):
+            dispatcher.take_up_answered()
+        clock[0] += GRACE + 1
+    assert started(exec_id) == 0
+    journal.trouble = None
+    for _ in range(2):
+        dispatcher.take_up_answered()
+        clock[0] += GRACE + 1
+    assert ended(runtime, exec_id) is ExecutionStatus.COMPLETED
+    assert started(exec_id) == 1
 
 
 def test_a_worker_that_died_is_replaced(

@@ -181,6 +181,22 @@ async def test_a_stream_ends_when_its_token_does(runtime: Runtime) -> None:
     assert [part async for part in source] in ([], [b": ping\n\n"])
 
 
+async def test_a_busy_stream_ends_too_when_its_token_does(runtime: Runtime, ran: Ran) -> None:
+    exec_id = await asyncio.to_thread(ran, flows.brief)
+    tokens = Tokens(runtime.journal)
+    secret = tokens.create("cy", Role.VIEW)
+    pulse = Pulse(runtime.journal, poll=0.01)
+    source = stream(pulse, Follow(None, None), allowed=lambda: tokens.find(secret) is not None, trust=0.01)
+    assert await anext(source) == b"retry: 2000\n\n"
+    for number in range(3):
+        note(runtime, exec_id, number)
+        assert (await anext(source)).startswith(b"id: ")
+    tokens.revoke("cy")
+    await asyncio.sleep(0.02)
+    note(runtime, exec_id, 9)
+    assert [part async for part in source] == []
+
+
 async def test_a_poll_waits_for_the_first_change(runtime: Runtime, ran: Ran) -> None:
     exec_id = await asyncio.to_thread(ran, flows.brief)
     pulse = Pulse(runtime.journal, poll=0.01)

@@ -62,6 +62,7 @@ def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jupyter]:
         *(sys.executable, "-m", "jupyter_server", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}"),
         *("--ServerApp.port_retries=0", f"--ServerApp.base_url={BASE}", f"--IdentityProvider.token={TOKEN}"),
         *("--ServerApp.jpserver_extensions={'kitaru_nb': True}", f"--ServerApp.root_dir={root}"),
+        "--ServerApp.authorizer_class=tests.http.readers.Readers",
     ]
     with (private / "log").open("wb") as log:
         process = subprocess.Popen(command, env=environment, cwd=private, stdout=log, stderr=log)
@@ -125,6 +126,19 @@ def test_a_cookie_needs_jupyters_xsrf_token_to_act(jupyter: Jupyter) -> None:
     assert event.body == {"value": True, "by": "ana", "via": "jupyter"}
 
 
+def test_whom_jupyters_authorizer_lets_only_read_cant_act(jupyter: Jupyter) -> None:
+    exec_id = jupyter.run("x")
+    path = f"kitaru/api/executions/{exec_id}"
+    with jupyter.client() as client:
+        reader = {"x-only-reads": "kitaru"}
+        assert client.get(path, headers=reader).status_code == 200
+        assert client.head(path, headers=reader).status_code == 200
+        assert client.post(f"{path}/cancel", json={}, headers=reader).status_code == 403
+        assert client.get(path, headers={"x-only-reads": "contents"}).status_code == 403
+        assert client.get(path).json()["status"] == "waiting"
+        assert client.post(f"{path}/cancel", json={}).status_code == 200
+
+
 def test_what_jupyters_pages_add_to_addresses_is_left_out(jupyter: Jupyter) -> None:
     with jupyter.client() as client:
         assert client.get("kitaru/api/executions?limit=1&1795403626000").status_code == 200
@@ -164,3 +178,19 @@ def test_large_bodies_are_refused_here_too(jupyter: Jupyter) -> None:
         body = {"inputs": {"text": "x" * 3_000_000}}
         assert client.post("kitaru/api/executions/latest/replay", json=body).status_code == 413
         assert client.put("kitaru/api/executions", json={}).status_code == 405
+
+
+@pytest.mark.parametrize("renamed", ["essay.ipynb", "drafts"])
+def test_a_notebook_that_is_renamed_keeps_its_execution(jupyter: Jupyter, renamed: str) -> None:
+    """JupyterLab asks for a name when Untitled.ipynb is first saved: nothing may be paid again for that."""
+    root, journal = jupyter.runtime.home.parent, jupyter.runtime.journal
+    folder = renamed != "essay.ipynb"
+    before, after = ("old/Untitled.ipynb", "drafts/Untitled.ipynb") if folder else ("Untitled.ipynb", renamed)
+    (root / before).parent.mkdir(exist_ok=True)
+    (root / before).write_text('{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}')
+    journal.set_reference(f"notebook:{root / before}", "kr-000000000001", expected=None, by="ana")
+    with jupyter.client() as client:
+        old = "old" if folder else before
+        assert client.patch(f"api/contents/{old}", json={"path": renamed}).status_code == 200
+    until(lambda: journal.reference(f"notebook:{root / after}") == "kr-000000000001", "the execution moves along")
+    until(lambda: journal.reference(f"notebook:{root / before}") is None, "a new notebook of the old name has none")

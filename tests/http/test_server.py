@@ -76,9 +76,68 @@ def test_the_printed_address_becomes_a_cookie_and_leaves_the_bar(served: Served)
         assert OWNER not in answer.headers["location"]
         cookie = answer.headers["set-cookie"]
         assert "HttpOnly" in cookie
-        assert "SameSite=strict" in cookie
+        assert "SameSite=lax" in cookie
         assert client.get("/api/info").json()["user"] == "owner"
         assert client.get("/", params={"token": "wrong"}).status_code == 401
+
+
+def test_who_came_in_before_isnt_locked_out_by_others_at_the_same_address(served: Served) -> None:
+    with served.client("view") as known, served.client(None) as stranger:
+        assert known.get("/api/info").status_code == 200
+        for number in range(25):
+            stranger.get("/", params={"token": f"wrong {number}"})
+        assert stranger.get("/", params={"token": "wrong"}).status_code == 429
+        assert known.get("/api/info").status_code == 200
+        Tokens(served.runtime.journal).revoke("the view")
+        assert known.get("/api/info").status_code == 401
+        assert known.get("/api/info").status_code == 429
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors", "sec-fetch-dest": "image"}, 403),
+        ({"sec-fetch-site": "same-site", "sec-fetch-mode": "no-cors", "sec-fetch-dest": "script"}, 403),
+        ({"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "iframe"}, 403),
+        ({"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}, 401),
+        ({"sec-fetch-site": "none", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}, 401),
+        ({"sec-fetch-site": "same-origin", "sec-fetch-mode": "cors", "sec-fetch-dest": "empty"}, 401),
+    ],
+)
+def test_pages_of_other_sites_load_nothing_and_their_links_are_followed(
+    served: Served, headers: dict[str, str], status: int
+) -> None:
+    with served.client(None) as client:
+        assert client.get("/", params={"token": "wrong"}, headers=headers).status_code == status
+        if status == 403:
+            assert client.get("/hooks/x", headers=headers).status_code == 403
+        elif headers["sec-fetch-site"] == "cross-site":
+            assert client.post("/hooks/x", json={"value": 1}, headers=headers).status_code == 403
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "a=b",
+        'theme={"dark": true}',
+        'open="quote',
+        "na[me]=1",
+        "é=1",
+        "alone",
+        "a=b c",
+        "sp ace=1",
+        "path=/",
+        "=",
+        ";;",
+    ],
+)
+def test_cookies_of_other_programs_of_this_host_sign_nobody_out(served: Served, other: str) -> None:
+    with served.client(None) as client:
+        name = client.get("/", params={"token": OWNER}).headers["set-cookie"].partition("=")[0]
+        client.cookies.clear()
+        mine = f"{name}={OWNER}"
+        for cookie in (f"{other}; {mine}", f"{mine}; {other}"):
+            assert client.get("/api/info", headers={"cookie": cookie.encode()}).status_code == 200
 
 
 def test_a_page_of_others_cant_use_the_cookie(served: Served, ran: Ran) -> None:
@@ -115,6 +174,9 @@ def test_a_form_of_others_isnt_json(served: Served, admin: httpx.Client, ran: Ra
         ("localhost:1", 200),
         ("127.0.0.1", 200),
         ("[::1]:80", 200),
+        ("[::1]evil.example", 421),
+        ("[::1", 421),
+        ("localhost:80:80", 421),
         ("10.1.2.3", 200),
     ],
 )
@@ -280,6 +342,17 @@ def test_an_error_of_the_server_itself_keeps_its_words(
     answer = admin.get("/api/executions")
     assert answer.status_code == 500
     assert "secret" not in answer.text
+
+
+def test_an_unforeseen_error_carries_the_security_headers_too(
+    served: Served, admin: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(served.gate, "caller", lambda *_, **__: 1 / 0)
+    answer = admin.get("/api/executions")
+    assert answer.status_code == 500
+    assert answer.json()["error"]["type"] == "InternalError"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers.get_list("content-security-policy", split_commas=False)[1:] == []
 
 
 def test_the_dashboard_is_served_as_it_was_built(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from kitaru_nb.core.runtime import Runtime, default_runtime
 from kitaru_nb.errors import KitaruNotFoundError, KitaruUsageError
 from kitaru_nb.surfaces.cli import app
+from kitaru_nb.surfaces.http import serving
 from kitaru_nb.surfaces.http.address import address_of
 from kitaru_nb.surfaces.http.tokens import REFERENCE, Tokens
 from kitaru_nb.surfaces.operations.base import Role
@@ -117,16 +118,16 @@ def test_the_webhook_command_prints_an_address_once(home: Path, ran: Ran, runtim
 
 def test_the_server_command_serves_announces_itself_and_ends_on_sigterm(home: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "kitaru_nb", "server", "--port", "0", "--json"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "KITARU_SERVER_TOKEN": "sekret"}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "KITARU_SERVER_TOKEN": "a-token-for-tests"}
     with (tmp_path / "err").open("wb") as errors:
         process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=errors, cwd=tmp_path)
     assert process.stdout is not None
     try:
         told = json.loads(process.stdout.readline())
         url = told["item"]["url"]
-        assert told["item"]["token"] == "sekret"
+        assert told["item"]["token"] == "a-token-for-tests"
         assert address_of(home) == url
-        headers = {"authorization": "Bearer sekret"}
+        headers = {"authorization": "Bearer a-token-for-tests"}
 
         def info() -> Any:
             try:
@@ -146,6 +147,48 @@ def test_the_server_command_serves_announces_itself_and_ends_on_sigterm(home: Pa
         process.kill()
         process.stdout.close()
         process.wait()
+
+
+@pytest.mark.parametrize("where", [{"host": "0.0.0.0"}, {"url": "https://kitaru.test/"}, {"host": "127.0.0.1"}])
+async def test_the_address_that_is_printed_is_one_by_which_it_may_be_called(
+    home: Path, monkeypatch: pytest.MonkeyPatch, where: dict[str, str]
+) -> None:
+    served: list[Any] = []
+    told: list[str] = []
+    monkeypatch.setattr(serving._Uvicorn, "run", lambda self, sockets: served.append(self.config.app))
+    asked = serving.Serving(port=0, root=home, dispatch=False, **where)
+    serving.serve(default_runtime(), asked, ready=lambda url, secret: told.append(url))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(served[0])) as client:
+        assert (await client.get(f"{told[0]}/api/info")).status_code == 401
+        assert (await client.get("https://elsewhere.test/api/info")).status_code == 421
+
+
+@pytest.mark.parametrize(
+    ("token", "arguments", "problem"),
+    [
+        ("short", (), "16 or more"),
+        ("sixteen-letters ;", (), "16 or more"),
+        ("a-token-for-tests", ("--url", "kitaru.example"), "is no address of a server"),
+    ],
+)
+def test_what_the_server_cant_run_with_is_said(
+    home: Path, monkeypatch: pytest.MonkeyPatch, token: str, arguments: tuple[str, ...], problem: str
+) -> None:
+    monkeypatch.setenv("KITARU_SERVER_TOKEN", token)
+    error = kitaru("server", "start", *arguments, code=1)["error"]
+    assert problem in error["message"]
+    assert error["fix"]
+    assert token not in str(error)
+    assert "KITARU_SERVER_TOKEN" not in os.environ
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"pid": 1}', "\udcff"], ids=["empty", "cut", "list", "other", "bytes"]
+)
+def test_a_damaged_note_of_the_servers_address_is_as_none(home: Path, text: str) -> None:
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "server.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+    assert address_of(home) == "http://127.0.0.1:8765"
 
 
 def test_an_address_in_use_is_said(home: Path) -> None:

@@ -25,6 +25,7 @@ from kitaru_nb.core.advance import advance
 from kitaru_nb.core.create import create_execution
 from kitaru_nb.core.flow import Flow
 from kitaru_nb.core.runtime import Runtime
+from kitaru_nb.surfaces.operations.limits import RateLimit
 from kitaru_nb.surfaces.operations.table import OPERATIONS
 from tests.http import flows
 from tests.http.deploying import Deployer
@@ -72,11 +73,13 @@ async def over_stdio(runtime: Runtime, role: str = "operate", mode: str = "legac
 
 
 @asynccontextmanager
-async def over_http(served: Served, role: str = "operate", mode: str = "legacy") -> AsyncIterator[Client]:
+async def over_http(
+    served: Served, role: str = "operate", mode: str = "legacy", name: str = "claude-code"
+) -> AsyncIterator[Client]:
     """A client of a server's ``/mcp``."""
     async with httpx_client({"Authorization": f"Bearer {served.tokens[role]}"}) as http:
         transport = streamable_http_client(f"{served.url}/mcp", http_client=http)
-        info = Implementation(name="claude-code", version="1")
+        info = Implementation(name=name, version="1")
         async with Client(transport, mode=mode, client_info=info) as client:
             yield client
 
@@ -170,6 +173,18 @@ async def test_both_versions_of_the_protocol_say_who_asks(runtime: Runtime, tmp_
             await call(client, "kitaru_executions_input", exec_id=exec_id, wait_id="first", value=True)
     (first, *_) = KitaruClient(runtime).executions.get(exec_id).waits
     assert first.resolved_by == "claude-code for the operate"
+
+
+async def test_a_client_that_changes_its_name_gets_no_more_tries(runtime: Runtime, tmp_path: Path) -> None:
+    given = {"exec_id": run(runtime, flows.twice), "wait_id": "first", "value": "no"}
+    said = []
+    with serving(runtime, tmp_path) as served:
+        served.api.desk.answers = RateLimit(burst=1, seconds=60.0)
+        for name in ("one", "two"):
+            async with over_http(served, name=name) as client:
+                said.append((await client.call_tool("kitaru_executions_input", given)).content[0].text)  # type: ignore[union-attr]
+    assert "true or false" in said[0]
+    assert "Too many tries" in said[1]
 
 
 @pytest.mark.parametrize(

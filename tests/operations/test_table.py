@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 import typer
 
-from kitaru_nb.client import Artifacts, Executions
-from kitaru_nb.errors import KitaruError, KitaruUsageError
+from kitaru_nb.client import Artifacts, Executions, KitaruClient
+from kitaru_nb.config import Settings
+from kitaru_nb.core.runtime import Runtime
+from kitaru_nb.errors import KitaruError, KitaruNotFoundError, KitaruUsageError
 from kitaru_nb.promote.deployments import Deployments
 from kitaru_nb.promote.schedules import Schedules
 from kitaru_nb.stacks.views import Stacks
@@ -25,7 +27,8 @@ from kitaru_nb.surfaces.http.api import match
 from kitaru_nb.surfaces.jupyter import ApiHandler
 from kitaru_nb.surfaces.mcp import tool
 from kitaru_nb.surfaces.operations import limits
-from kitaru_nb.surfaces.operations.base import Caller, Operation, Role, parse_role
+from kitaru_nb.surfaces.operations.base import Caller, Desk, Operation, Role, parse_role
+from kitaru_nb.surfaces.operations.perform import TooManyTries, perform
 from kitaru_nb.surfaces.operations.table import OPERATIONS, by_tool
 
 ROOT = Path(__file__).parents[2]
@@ -169,6 +172,16 @@ def test_each_command_is_in_the_reference_with_its_help(name: str, told: str) ->
     assert " ".join(told.split()) in " ".join(section.partition("\n### ")[0].split())
 
 
+def test_every_command_answers_in_json_when_asked() -> None:
+    def below(found: Any) -> Iterator[Any]:
+        inner = getattr(found, "commands", None)
+        yield from [found] if inner is None else (leaf for child in inner.values() for leaf in below(child))
+
+    leaves = list(below(typer.main.get_command(app)))
+    assert len(leaves) == len(list(commands()))
+    assert [leaf.name for leaf in leaves if not any("--json" in p.opts for p in leaf.params)] == []
+
+
 def test_the_reference_names_no_command_that_is_gone() -> None:
     reference = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
     told = re.findall(r"^### `(kitaru [^`]+)`$", reference, re.MULTILINE)
@@ -207,6 +220,19 @@ def test_a_rate_limit_lets_a_burst_through_and_then_one_at_a_time(monkeypatch: p
     for name in ("c", "d", "e"):
         limit.take(name)
     assert limit.take("a") == 0  # forgotten: what a flood of names can do at most
+
+
+def test_tries_are_counted_by_token_whatever_a_program_calls_itself(tmp_path: Path) -> None:
+    runtime = Runtime(Settings(tmp_path, durability="process"))
+    desk = Desk(KitaruClient(runtime), "mcp", tmp_path, answers=limits.RateLimit(burst=2, seconds=60.0))
+    abort, given = by_tool("kitaru_waits_abort"), {"exec_id": "latest", "wait_id": "approve"}
+    assert abort is not None
+    for name, error in (("one", KitaruNotFoundError), ("two", KitaruNotFoundError), ("three", TooManyTries)):
+        with pytest.raises(error):
+            perform(abort, desk, Caller(f"{name} for ana", Role.ADMIN, "mcp", "ana"), given)
+    with pytest.raises(KitaruNotFoundError):
+        perform(abort, desk, Caller("four for bo", Role.ADMIN, "mcp", "bo"), given)
+    runtime.journal.close()
 
 
 def test_values_of_the_table_are_frozen() -> None:

@@ -1,4 +1,4 @@
-"""``kitaru executions``: what is done to executions: answer, replay, retry, resume, cancel."""
+"""``kitaru executions``: what is done to executions: answer, replay, retry, resume, cancel, have answered."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kitaru_nb.model import ExecutionStatus, Wait
 from kitaru_nb.surfaces.commands.executions import ExecutionId, app
 from kitaru_nb.surfaces.commands.following import Before, act, follow
 from kitaru_nb.surfaces.console import Answer, command, record
-from kitaru_nb.surfaces.render import Line, Span, command_line, counted, line, status_span
+from kitaru_nb.surfaces.render import Block, Line, Span, command_line, counted, line, status_span
 
 if TYPE_CHECKING:
     from kitaru_nb.client import KitaruClient
@@ -65,13 +65,14 @@ def _pending(client: KitaruClient, exec_id: str, wait: str | None) -> Wait | Non
 
 
 def _nothing_given(client: KitaruClient, exec_id: str, wait: str | None) -> KitaruUsageError:
-    from kitaru_nb.core.control import describe_schema, example, find_wait
+    from kitaru_nb.core.answers import answering, describe_schema
+    from kitaru_nb.core.control import find_wait
 
     found = find_wait(client.runtime, exec_id, wait)
     question = f": {found.question}" if found.question else ""
     return KitaruUsageError(
         f"No answer was given for wait {found.name!r}{question}. Expected {describe_schema(found.schema)}.",
-        fix=f"kitaru executions input {exec_id} --wait {found.name} --value {example(found.schema)}",
+        fix=answering(found, exec_id),
     )
 
 
@@ -218,3 +219,33 @@ def cancel(execution: ExecutionId, by: By = None) -> Answer:
     if found.status is ExecutionStatus.RUNNING:
         spans.append(Span("  its worker lets go at its next step"))
     return Answer([Line(spans)], item=record(found))
+
+
+@command(app, "executions.webhook")
+def webhook(
+    execution: ExecutionId,
+    wait: Annotated[str | None, typer.Option(metavar="NAME", help="Which wait, where several are pending.")] = None,
+    hours: Annotated[float, typer.Option(min=0.001, help="How long it may be used.")] = 168.0,
+    by: Annotated[
+        str | None, typer.Option(metavar="WHO", help="Who will answer, for the record (default: you).")
+    ] = None,
+    url: Annotated[str | None, typer.Option(metavar="URL", help="The server's address from outside.")] = None,
+) -> Answer:
+    """Make a URL that answers one wait, once.
+
+    Whoever has it may answer, and do nothing else. A server must run (kitaru server) when it is used."""
+    from kitaru_nb.client import KitaruClient
+    from kitaru_nb.surfaces.http import webhooks
+    from kitaru_nb.surfaces.http.address import address_of
+
+    client = KitaruClient()
+    exec_id = client.executions.resolve(execution)
+    made = webhooks.make(client.runtime, exec_id, wait, seconds=hours * 3600, by=by)
+    address = f"{(url or address_of(client.runtime.home)).rstrip('/')}/hooks/{made.token}"
+    until = made.expires_at.astimezone().strftime("%Y-%m-%d %H:%M")
+    blocks: list[Block] = [
+        Line((Span(address, "bold"),)),
+        line(f"It answers {made.wait!r} of {exec_id}, once, until {until}.", "dim"),
+        command_line("use", "curl --json '{\"value\": true}' URL"),
+    ]
+    return Answer(blocks, item={**record(made), "url": address})

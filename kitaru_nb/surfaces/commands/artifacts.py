@@ -34,14 +34,17 @@ def list_(
     kind: Annotated[str | None, typer.Option(help="Only: prompt, response, context, input, output or blob.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="How many.")] = None,
 ) -> Answer:
-    """List the artifacts of an execution, in the order in which they were made."""
+    """List the artifacts of an execution.
+
+    They come in the order in which they were made."""
     from kitaru_nb.client import KitaruClient
     from kitaru_nb.surfaces.detail import artifacts_blocks
 
     client = KitaruClient()
     exec_id = client.executions.resolve(execution)
     found = client.artifacts.list(exec_id, name=name, kind=kind, limit=limit)
-    return Answer(artifacts_blocks(found, exec_id), items=[record(artifact) for artifact in found])
+    chosen = (name, kind) != (None, None)
+    return Answer(artifacts_blocks(found, exec_id, chosen=chosen), items=[record(artifact) for artifact in found])
 
 
 @command(app, "artifacts.get", takes_path=True)
@@ -51,7 +54,9 @@ def get(
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the stored bytes here; - is stdout.")
     ] = None,
 ) -> Answer:
-    """Show an artifact, or write its stored bytes to a file. The bytes are verified; nothing is unpickled."""
+    """Show an artifact, or write its stored bytes to a file.
+
+    The bytes are verified; nothing is unpickled."""
     from kitaru_nb.client import KitaruClient
     from kitaru_nb.surfaces.detail import artifact_blocks
 

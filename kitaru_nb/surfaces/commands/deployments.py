@@ -68,7 +68,9 @@ def diff(
     left: Annotated[str, typer.Argument(metavar="LEFT", help="A version or a tag.")],
     right: Annotated[str | None, typer.Argument(metavar="RIGHT", help="Another one; default: the newest.")] = None,
 ) -> Answer:
-    """Show what differs between two versions: code, packages, inputs."""
+    """Compare two versions.
+
+    Shows what differs: code, packages, inputs."""
     from kitaru_nb.client import KitaruClient
 
     found = KitaruClient().deployments.diff(flow, left, right)
@@ -113,7 +115,9 @@ def rollback(
 def history(
     flow: FlowName, tag: Annotated[str | None, typer.Option(metavar="TAG", help="Only moves of this tag.")] = None
 ) -> Answer:
-    """Show who created, tagged and deleted which version, and when."""
+    """Show who changed what, and when.
+
+    That is who created, tagged and deleted which version."""
     from kitaru_nb.client import KitaruClient
 
     found = KitaruClient().deployments.history(flow, tag=tag)
@@ -122,7 +126,9 @@ def history(
 
 @command(app, "deployments.delete")
 def delete(flow: FlowName, version: VersionName, by: By = None) -> Answer:
-    """Delete a version. One that a tag or a living execution uses is refused."""
+    """Delete a version.
+
+    One that a tag or a living execution uses is refused."""
     from kitaru_nb.client import KitaruClient
 
     deployments = KitaruClient().deployments

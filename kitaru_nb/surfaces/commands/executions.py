@@ -5,6 +5,7 @@ Commands import the engine when they run, so ``kitaru --help`` and ``kitaru exec
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import fields
@@ -12,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kitaru_nb.config import load_settings
+from kitaru_nb.config import Settings, load_settings
 from kitaru_nb.journal.open import open_journal
-from kitaru_nb.model import Execution, ExecutionStatus, LogEntry, to_json, utc
+from kitaru_nb.model import Execution, ExecutionStatus, LogEntry, is_exec_id, to_json, utc
 from kitaru_nb.surfaces.console import Answer, QuickGroup, command, is_machine, print_json_line, record, show
 from kitaru_nb.surfaces.render import Block, executions_blocks, line, utc_now
 
@@ -43,19 +44,30 @@ def list_(
     before: Annotated[str | None, typer.Option(metavar="ID", help="Continue after the last id of a page.")] = None,
 ) -> Answer:
     """List executions, newest first."""
+    if before is not None and not is_exec_id(before):
+        raise typer.BadParameter(f"{before!r} is no id; expected --before with the last id of a page.")
     # The journal's index is all that a list needs. The engine that a client brings along takes longer to import than
     # the list takes to read.
-    settings = load_settings()
-    if settings.stack not in ("local", "process"):
-        from kitaru_nb.core.runtime import settings_in_use  # loads what most lists don't need
-
-        settings = settings_in_use()
+    settings = settings_in_use()
     with closing(open_journal(settings.journal_url, durability=settings.durability)) as journal:
         rows = journal.executions(flow=flow, status=status, before=before, limit=limit)
     items = [{name: to_json(getattr(row, name)) for name in _ROW_FIELDS} for row in rows]
     asked = " that fit" if flow or status or before else ""
+    asked_for = {"--flow": flow, "--status": status and status.value, "--limit": str(limit) if limit != 20 else None}
+    words = [word for name, value in asked_for.items() if value for word in (name, value)]
+    more = shlex.join(["kitaru", "executions", "list", *words])
     hint = f"No executions{asked} in {settings.home}. Start one: kitaru run notebook.ipynb, or my_flow.run() in Python."
-    return Answer(executions_blocks(rows, now=utc_now(), limit=limit, hint=hint), items=items)
+    return Answer(executions_blocks(rows, now=utc_now(), limit=limit, hint=hint, more=more), items=items)
+
+
+def settings_in_use() -> Settings:
+    """The settings, with journal and store of the stack in use."""
+    settings = load_settings()
+    if settings.stack in ("local", "process"):
+        return settings
+    from kitaru_nb.core.runtime import settings_on  # loads what most lists don't need
+
+    return settings_on(settings.stack, settings)
 
 
 @command(app, "executions.get")

@@ -42,7 +42,7 @@ def act(client: KitaruClient, exec_id: str, action: Callable[[str], Started], *,
 
     before = Before.of(client, exec_id)
     started = action(exec_id)
-    if not detach and not started.by_notebook:
+    if not detach and not started.by_notebook and not started.elsewhere:
         return follow(client, exec_id, before)
     status = client.runtime.journal.execution(exec_id).status
     code = 0 if detach else exit_code(status)

@@ -62,7 +62,9 @@ def schedule(
 
 @command(app, "deployments.schedules")
 def schedules(flow: Annotated[str | None, typer.Argument(metavar="FLOW", help="Only this flow.")] = None) -> Answer:
-    """List schedules: when each comes next, and what came of it last."""
+    """List schedules.
+
+    Each with when it comes next, and what came of it last."""
     from kitaru_nb.client import KitaruClient
 
     found = KitaruClient().schedules.list(flow=flow)
@@ -71,7 +73,9 @@ def schedules(flow: Annotated[str | None, typer.Argument(metavar="FLOW", help="O
 
 @command(app, "deployments.schedule-history")
 def history(name: Name) -> Answer:
-    """Show who made and deleted a schedule, and what it started when."""
+    """Show what a schedule started, and when.
+
+    Also who made and deleted it."""
     from kitaru_nb.client import KitaruClient
 
     found = KitaruClient().schedules.history(name)

@@ -65,7 +65,7 @@ def start(
         hosts=tuple(allow_host or ()),
         url=url,
         root=(root or Path()).absolute(),
-        secret=os.environ.get("KITARU_SERVER_TOKEN"),
+        secret=os.environ.pop("KITARU_SERVER_TOKEN", None),  # the workers that it starts don't inherit it
         dispatch=dispatch,
     )
     return run(serving, _tell)

@@ -15,6 +15,7 @@ from kitaru_nb.config import DEFAULT_INLINE_MAX_BYTES, HOME_FOLDER, load_setting
 from kitaru_nb.errors import KitaruBackendError
 from kitaru_nb.journal.open import open_journal, shown
 from kitaru_nb.model import ExecutionStatus, to_json
+from kitaru_nb.surfaces.commands.executions import settings_in_use
 from kitaru_nb.surfaces.console import Answer, command
 from kitaru_nb.surfaces.render import Block, Line, Span, command_line, line, overview_blocks, status_span, utc_now
 
@@ -40,6 +41,9 @@ _CONFIG = f"""\
 
 # How long a silent worker on another host keeps its execution.
 # lease_seconds = 30
+
+# Where flows run, and what commands look at: a stack of kitaru stack list.
+# stack = "local"
 
 # Where submitted checkpoints run: "threads", "dask" (processes of this machine), "dask://HOST:PORT".
 # executor = "threads"
@@ -84,18 +88,19 @@ def init(path: Annotated[Path, typer.Argument(metavar="PATH", help="The project'
 @command(app, "status")
 def status() -> Answer:
     """Show what runs and what waits."""
-    settings = load_settings()
+    settings = settings_in_use()
     with closing(open_journal(settings.journal_url, durability=settings.durability)) as journal:
         counts = {s: len(journal.executions(status=s, limit=_COUNTED)) for s in ExecutionStatus}
         waits = journal.waits(limit=10)
     item = {
         "home": str(settings.home),
+        "stack": settings.stack,
         "journal": shown(settings.journal_url),
         "executions": {s.value: number for s, number in counts.items()},
         "pending_waits": [to_json(wait) for wait in waits],
     }
     blocks = [
-        line(str(settings.home), "dim"),
+        line(str(settings.home) if settings.stack == "local" else f"stack {settings.stack}", "dim"),
         *overview_blocks(((s.value, n) for s, n in counts.items()), waits, utc_now()),
     ]
     return Answer(blocks, item=item)
@@ -104,15 +109,16 @@ def status() -> Answer:
 @command(app, "info")
 def info() -> Answer:
     """Show versions and settings."""
-    settings = load_settings()
+    settings = settings_in_use()
     item = {
         "version": __version__,
         "python": platform.python_version(),
         "executable": sys.executable,
         "platform": platform.platform(),
         "home": str(settings.home),
+        "stack": settings.stack,
         "journal": shown(settings.journal_url),
-        "store": settings.store_url,
+        "store": shown(settings.store_url),
         "inline_max_bytes": settings.inline_max_bytes,
         "durability": settings.durability,
         "trust_pickle": settings.trust_pickle,

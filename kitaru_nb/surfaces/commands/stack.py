@@ -110,7 +110,9 @@ def show(name: StackName) -> Answer:
 
 @command(app, "stack.use")
 def use(name: StackName) -> Answer:
-    """Make a stack the one that flows run on, and commands look at, that name none. ``local`` is the one without."""
+    """Make a stack the one in use.
+
+    Flows run on it, and commands look at it, that name none. ``local`` is the one without."""
     from kitaru_nb.stacks.definition import use_stack
 
     path = use_stack(name)
@@ -123,7 +125,9 @@ def check(
     run: Annotated[bool, typer.Option("--run", help="Also have a worker run a small flow there, to its end.")] = False,
     timeout: Annotated[float, typer.Option(metavar="SECONDS", help="How long that worker may take.")] = 600.0,
 ) -> Answer:
-    """Try each part of a stack: journal, artifact store, and what its runner may do."""
+    """Try each part of a stack.
+
+    That is its journal, its artifact store, and what its runner may do."""
     from kitaru_nb.stacks.checking import check_stack, try_worker
 
     findings = check_stack(name)
@@ -155,7 +159,9 @@ def dockerfile(
         typer.Option("--extra", metavar="NAME", help="Of kitaru-nb, e.g. anthropic for a flow's adapter; repeatable."),
     ] = None,
 ) -> Answer:
-    """Print a Dockerfile for the workers of a stack: with what its journal, its store and its runner need."""
+    """Print a Dockerfile for the workers of a stack.
+
+    With what its journal, its store and its runner need."""
     from kitaru_nb.config import load_settings
     from kitaru_nb.errors import KitaruUsageError
     from kitaru_nb.stacks.definition import find_stack

@@ -1,4 +1,4 @@
-"""``kitaru server token`` and ``kitaru executions webhook``: who may come in, and for what."""
+"""``kitaru server token``: who may come in."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 
 import typer
 
-from kitaru_nb.surfaces.commands import executions
 from kitaru_nb.surfaces.console import Answer, QuickGroup, command, record
 from kitaru_nb.surfaces.render import Block, Column, Line, Span, Table, command_line, line
 
@@ -70,33 +69,3 @@ def revoke(name: TokenName) -> Answer:
 
     Tokens(default_runtime().journal).revoke(name)
     return Answer([line(f"The token of {name} has ended.")], item={"name": name})
-
-
-@command(executions.app, "executions.webhook")
-def webhook(
-    execution: executions.ExecutionId,
-    wait: Annotated[str | None, typer.Option(metavar="NAME", help="Which wait, where several are pending.")] = None,
-    hours: Annotated[float, typer.Option(min=0.001, help="How long it may be used.")] = 168.0,
-    by: Annotated[
-        str | None, typer.Option(metavar="WHO", help="Who will answer, for the record (default: you).")
-    ] = None,
-    url: Annotated[str | None, typer.Option(metavar="URL", help="The server's address from outside.")] = None,
-) -> Answer:
-    """Make a URL that answers one wait, once.
-
-    Whoever has it may answer, and do nothing else. A server must run (kitaru server) when it is used."""
-    from kitaru_nb.client import KitaruClient
-    from kitaru_nb.surfaces.http import webhooks
-    from kitaru_nb.surfaces.http.address import address_of
-
-    client = KitaruClient()
-    exec_id = client.executions.resolve(execution)
-    made = webhooks.make(client.runtime, exec_id, wait, seconds=hours * 3600, by=by)
-    address = f"{(url or address_of(client.runtime.home)).rstrip('/')}/hooks/{made.token}"
-    until = made.expires_at.astimezone().strftime("%Y-%m-%d %H:%M")
-    blocks: list[Block] = [
-        Line((Span(address, "bold"),)),
-        line(f"It answers {made.wait!r} of {exec_id}, once, until {until}.", "dim"),
-        command_line("use", "curl --json '{\"value\": true}' URL"),
-    ]
-    return Answer(blocks, item={**record(made), "url": address})

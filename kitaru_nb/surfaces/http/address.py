@@ -6,7 +6,7 @@ import json
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from kitaru_nb.errors import KitaruBackendError
@@ -30,13 +30,14 @@ def announced(home: Path, url: str) -> Iterator[None]:
     try:
         yield
     finally:
-        if path.exists() and path.read_text(encoding="utf-8") == text:
-            path.unlink()
+        with suppress(OSError, ValueError):  # gone, or another's: then it isn't this one's to remove
+            if path.read_text(encoding="utf-8") == text:
+                path.unlink()
 
 
 def address_of(home: Path) -> str:
     """The address of the home's server, or the one that it would have."""
-    path = home / _FILE
-    if path.exists():
-        return str(json.loads(path.read_text(encoding="utf-8"))["url"])
-    return f"http://127.0.0.1:{PORT}"
+    try:
+        return str(json.loads((home / _FILE).read_text(encoding="utf-8"))["url"])
+    except (OSError, ValueError, LookupError, TypeError):  # there is none, or it is no file of a server
+        return f"http://127.0.0.1:{PORT}"

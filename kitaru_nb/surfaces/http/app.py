@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 
 from starlette.applications import Starlette
 from starlette.concurrency import iterate_in_threadpool
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
@@ -93,7 +94,7 @@ class Server:
                 secret,
                 max_age=_YEAR,
                 httponly=True,
-                samesite="strict",
+                samesite="lax",  # who follows a link from elsewhere is signed in; pages of others still can't act
                 secure=request.url.scheme == "https",
             )
             return response
@@ -191,8 +192,9 @@ def _json(status: int, value: Any, headers: Mapping[str, str] | None = None) -> 
 
 
 def _plain(reply: Reply) -> Response:
+    # With the headers itself: of an unforeseen error Starlette sends the response past all middleware.
     assert isinstance(reply.body, bytes)
-    return Response(reply.body, reply.status, dict(reply.headers))
+    return Response(reply.body, reply.status, {**HEADERS, **reply.headers})
 
 
 async def on_error(request: HttpRequest, error: Exception) -> Response:
@@ -215,7 +217,7 @@ async def on_no_route(request: HttpRequest, error: Exception) -> Response:
 
 
 class Guard:
-    """ASGI middleware: refuses foreign host names, and puts the security headers on every response."""
+    """ASGI middleware: refuses foreign host names and pages, and puts the security headers on every response."""
 
     def __init__(self, app: ASGIApp, gate: Gate) -> None:
         self._app = app
@@ -234,9 +236,11 @@ class Guard:
                 message["headers"] = [*message["headers"], *added]
             await send(message)
 
-        hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
+        headers = Headers(scope=scope)
+        hosts = headers.getlist("host")
         try:
             self._gate.check_host(hosts[0] if len(hosts) == 1 else None)
+            self._gate.check_page(scope["method"], headers)
         except Refused as error:
             await _json(error.status, error_body(error))(scope, receive, guarded)
             return

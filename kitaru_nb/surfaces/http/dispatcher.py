@@ -124,19 +124,24 @@ class Dispatcher:
         for exec_id in self._newly_answered():
             self._answered.setdefault(exec_id, now + GRACE)
         for exec_id in [e for e, at in self._answered.items() if at <= now]:
-            del self._answered[exec_id]
             execution = self._runtime.journal.execution(exec_id)
-            if execution.status is not ExecutionStatus.WAITING or not self._is_answered(exec_id):
-                continue
-            if self._given_up.get(exec_id) != execution.epoch and not self._go_on(execution, "it was answered"):
+            left = execution.status is ExecutionStatus.WAITING and self._is_answered(exec_id)
+            if (
+                left
+                and self._given_up.get(exec_id) != execution.epoch
+                and not self._go_on(execution, "it was answered")
+            ):
                 self._answered[exec_id] = now + GRACE
+            else:  # only now: what can't be read or started at the moment is looked at again
+                del self._answered[exec_id]
 
     def _newly_answered(self) -> Iterator[str]:
         """Executions with answers since the last look; at the first look, all that wait and were answered."""
         journal = self._runtime.journal
         if self._seq is None:
-            self._seq = newest(journal)
+            begun = newest(journal)
             yield from (row.exec_id for row in self._rows(ExecutionStatus.WAITING) if self._is_answered(row.exec_id))
+            self._seq = begun  # only now: a look that fails is one that has not been
             return
         while events := journal.tail(self._seq, limit=_PAGE):
             self._seq = events[-1].seq

@@ -19,6 +19,8 @@ POLL = 1.0
 #: News that come closer together than this are looked at together.
 _SHORTEST = 0.02
 PING = 15.0
+#: Whoever was allowed to listen so many seconds ago may have lost that right.
+TRUST = 1.0
 #: Who missed more than this reads everything anew instead.
 MOST_MISSED = 10_000
 _BATCH = 200
@@ -96,9 +98,15 @@ def _nothing() -> None:
 
 
 async def stream(
-    pulse: Pulse, follow: Follow, *, allowed: Callable[[], bool] = lambda: True, ping: float = PING
+    pulse: Pulse,
+    follow: Follow,
+    *,
+    allowed: Callable[[], bool] = lambda: True,
+    ping: float = PING,
+    trust: float = TRUST,
 ) -> AsyncIterator[bytes]:
-    """The bytes of an event stream, until the client goes, the server ends, or the caller isn't allowed any more."""
+    """The bytes of an event stream, until the client goes, the server ends, or the caller isn't allowed any more:
+    before anything is sent, that is asked again after ``trust`` seconds."""
     journal = pulse.journal
     last = await asyncio.to_thread(newest, journal)
     seq = last if follow.after is None else follow.after
@@ -106,22 +114,22 @@ async def stream(
     if seq > last or (follow.exec_id is None and last - seq > MOST_MISSED):
         seq = last
         yield f"id: {seq}\nevent: reset\ndata: {{}}\n\n".encode()
-    said = time.monotonic()
+    said = asked = time.monotonic()
     while not pulse.closed:
         beat = pulse.beat
         news = await asyncio.to_thread(changes, journal, Follow(follow.exec_id, seq, _BATCH))
-        for change in news.events:
-            yield b"id: %d\nevent: change\ndata: %s\n\n" % (change.seq, encode(change))
-        if news.events:
-            seq, said = news.seq, time.monotonic()
+        if not news.events and (left := said + ping - time.monotonic()) > 0:
+            await pulse.wait(beat, left)
             continue
-        if (left := said + ping - time.monotonic()) <= 0:
+        if time.monotonic() - asked >= min(trust, ping):
             if not await asyncio.to_thread(allowed):
                 return
+            asked = time.monotonic()
+        for change in news.events:
+            yield b"id: %d\nevent: change\ndata: %s\n\n" % (change.seq, encode(change))
+        if not news.events:
             yield b": ping\n\n"
-            said = time.monotonic()
-        else:
-            await pulse.wait(beat, left)
+        seq, said = news.seq, time.monotonic()
 
 
 async def poll(pulse: Pulse, follow: Follow) -> News:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import secrets
 from collections.abc import Collection, Mapping
-from http.cookies import CookieError, SimpleCookie
+from hashlib import sha256
 from urllib.parse import urlsplit
 
 from kitaru_nb.errors import KitaruError
@@ -28,6 +29,7 @@ HEADERS = {
     "x-frame-options": "DENY",
 }
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+_NAME_AND_PORT = re.compile(r"(?:\[([^\[\]]*)\]|([^:\[\]]*))(?::\d*)?")
 
 
 class Refused(KitaruError):
@@ -53,6 +55,7 @@ class Gate:
         self._hosts = {"localhost", *(host.lower() for host in hosts)}
         self.cookie = f"kitaru-{port}"  # browsers keep one jar for all ports of a host
         self._failures = RateLimit(burst=20, seconds=3.0)
+        self._familiar: set[bytes] = set()
 
     def check_host(self, host: str | None) -> None:
         """Refuse host names of others: a page whose name was bound to this address must not read from here."""
@@ -64,6 +67,15 @@ class Gate:
             f"This server isn't called {name[:100]!r}.",
             fix="kitaru server --allow-host NAME, for each of its names",
         )
+
+    def check_page(self, method: str, headers: Mapping[str, str]) -> None:
+        """Refuse what pages of other sites load or send without anybody following a link (images, frames, forms): it
+        could use up the tries that a person at this address has."""
+        if headers.get("sec-fetch-site") not in ("cross-site", "same-site"):
+            return
+        followed = (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")) == ("navigate", "document")
+        if not (followed and method in _SAFE):
+            raise Refused(403, "The request comes from a page of another site.")
 
     def check_origin(self, method: str, headers: Mapping[str, str]) -> None:
         """Refuse what pages of others send along with this one's cookie."""
@@ -87,13 +99,17 @@ class Gate:
         return self.check_secret(secret, address, via=via)
 
     def check_secret(self, secret: str, address: str, *, via: str = "http") -> Caller:
-        """Who has this token. Raises `TooManyTries` after too many wrong ones from one address."""
-        if seconds := self._failures.wait(address):
+        """Who has this token. Raises `TooManyTries` after too many wrong ones from one address; who came in before
+        still does, so that nobody who shares an address with others can be locked out by them."""
+        trace = sha256(secret.encode("utf-8", "surrogatepass")).digest()
+        if trace not in self._familiar and (seconds := self._failures.wait(address)):
             raise TooManyTries(seconds, "Too many wrong tokens came from this address")
         known = self.known(secret)
         if known is None:
+            self._familiar.discard(trace)
             self._failures.take(address)
             raise Refused(401, "The token isn't valid (any more).", fix="kitaru server token create NAME --role ROLE")
+        self._familiar.add(trace)
         return Caller(*known, via)
 
     def known(self, secret: str) -> tuple[str, Role] | None:
@@ -110,19 +126,24 @@ class Gate:
         scheme, _, secret = headers.get("authorization", "").partition(" ")
         if scheme.lower() in ("bearer", "token") and secret.strip():
             return secret.strip(), False
-        try:
-            found = SimpleCookie(headers.get("cookie", "")).get(self.cookie)
-        except CookieError:
-            return None, False
-        return (found.value, True) if found else (None, False)
+        found = cookie_of(headers.get("cookie", ""), self.cookie)
+        return found, found is not None
+
+
+def cookie_of(header: str, name: str) -> str | None:
+    """A cookie's value. Other programs of this host put theirs into the same header, in whatever form."""
+    for part in header.split(";"):
+        key, equals, value = part.partition("=")
+        if equals and key.strip() == name:
+            return value.strip().strip('"')
+    return None
 
 
 def host_name(host: str) -> str:
-    """The name in a Host header, without the port."""
+    """The name in a Host header, without the port; of what can't be one, all of it."""
     text = host.strip().lower()
-    if text.startswith("["):
-        return text[1:].partition("]")[0]
-    return text.rpartition(":")[0] if text.count(":") == 1 else text
+    found = _NAME_AND_PORT.fullmatch(text)
+    return text if found is None else found[1] or found[2] or ""
 
 
 def _is_address(name: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import signal
 import socket
 from collections.abc import Callable, Collection, Iterator
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
+from urllib.parse import urlsplit
 
 import uvicorn
 
@@ -20,9 +22,12 @@ from kitaru_nb.surfaces.http.address import PORT, announced
 from kitaru_nb.surfaces.http.api import Api
 from kitaru_nb.surfaces.http.app import create_app
 from kitaru_nb.surfaces.http.dispatcher import of_every_stack
-from kitaru_nb.surfaces.http.security import Gate
+from kitaru_nb.surfaces.http.security import Gate, host_name
 from kitaru_nb.surfaces.http.tokens import Tokens, new_secret
 from kitaru_nb.surfaces.operations.base import Desk
+
+#: Of a token that somebody chose: nobody guesses it, and it means itself in a header, a cookie and an address.
+_SECRET = re.compile(r"[A-Za-z0-9._~-]{16,500}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +36,7 @@ class Serving:
 
     Attributes:
         port: 0 takes any that is free.
-        hosts: names by which browsers may call it, besides addresses and localhost.
+        hosts: names by which browsers may call it, besides addresses, localhost, and the name in its own address.
         url: its address from outside, where that isn't what it listens on.
         root: the folder whose notebooks and flows may be started.
         secret: the token of whoever starts it; a new one each time where None.
@@ -71,15 +76,17 @@ def serve(runtime: Runtime, serving: Serving, *, ready: Callable[[str, str], Non
     """Run a server until it is told to end. ``ready`` gets its address and the starter's token, before requests come.
 
     Raises:
-        KitaruUsageError: the address can't be listened on.
+        KitaruUsageError: the address can't be listened on, or the one from outside, or the secret, can't be.
     """
+    _check(serving)
     listener = _listen(serving.host, serving.port)
     with listener:
         port = listener.getsockname()[1]
         url = (serving.url or f"http://{_shown(serving.host)}:{port}").rstrip("/")
         secret = serving.secret or new_secret()
         client = KitaruClient(runtime)
-        gate = Gate(Tokens(runtime.journal), owner=whoami(), secret=secret, port=port, hosts=serving.hosts)
+        hosts = {*serving.hosts, host_name(urlsplit(url).netloc)}
+        gate = Gate(Tokens(runtime.journal), owner=whoami(), secret=secret, port=port, hosts=hosts)
         app = create_app(Api(Desk(client, "server", serving.root)), gate)
         dispatchers = of_every_stack(client) if serving.dispatch else []
         config = uvicorn.Config(
@@ -102,6 +109,19 @@ def serve(runtime: Runtime, serving: Serving, *, ready: Callable[[str, str], Non
             finally:
                 for dispatcher in dispatchers:
                     dispatcher.stop()
+
+
+def _check(serving: Serving) -> None:
+    if serving.secret and not _SECRET.fullmatch(serving.secret):
+        raise KitaruUsageError(
+            f"The token of {len(serving.secret)} characters can't be; expected 16 or more of letters, digits and -._~",
+            fix="export KITARU_SERVER_TOKEN=$(openssl rand -hex 32)",
+        )
+    if serving.url is not None and not re.match(r"https?://[^/?#\s]+", serving.url):
+        raise KitaruUsageError(
+            f"{serving.url!r} is no address of a server; expected http:// or https:// and a name.",
+            fix="kitaru server --url https://kitaru.example",
+        )
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -51,11 +51,13 @@ class Caller:
     Attributes:
         name: what the record says: a token's name, a Jupyter user, an MCP client.
         via: the way: ``http``, ``jupyter``, ``mcp``.
+        account: whose tries count, where ``name`` also tells what a program calls itself; None: ``name``.
     """
 
     name: str
     role: Role
     via: str
+    account: str | None = None
 
 
 @dataclass(slots=True)

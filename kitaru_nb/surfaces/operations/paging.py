@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TypeVar
 
 from kitaru_nb.errors import KitaruUsageError
 from kitaru_nb.journal.base import Journal
-from kitaru_nb.model import Execution, ExecutionStatus
+from kitaru_nb.model import Execution, ExecutionStatus, is_exec_id
 from kitaru_nb.surfaces.operations.base import Page
 
 T = TypeVar("T")
@@ -17,7 +16,6 @@ T = TypeVar("T")
 #: A search for what no index knows reads this many executions, then gives what it has and a cursor to go on.
 SEARCHED = 5_000
 _CHUNK = 1_000
-_ID = re.compile(r"kr-[0-9a-z]{12}")
 
 
 def search(
@@ -31,7 +29,7 @@ def search(
     before: str | None,
 ) -> Page[Execution]:
     """Executions newest first, from the one before ``before``; those that ``fits`` takes, where it is given."""
-    if before is not None and not _ID.fullmatch(before):
+    if before is not None and not is_exec_id(before):
         raise foreign(before)
     found: list[Execution] = []
     chunk = limit + 1 if fits is None else _CHUNK

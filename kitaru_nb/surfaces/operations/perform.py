@@ -30,7 +30,7 @@ def perform(operation: Operation, desk: Desk, caller: Caller, given: Mapping[str
     """
     operation.check_role(caller)
     arguments = parse(operation, given)
-    if operation.limited and (seconds := desk.answers.take(caller.name)):
+    if operation.limited and (seconds := desk.answers.take(caller.account or caller.name)):
         raise TooManyTries(seconds)
     return operation.call(desk, caller, arguments)
 

@@ -85,7 +85,8 @@ def summary(desk: Desk, exec_id: str) -> Execution:
     """An execution without its checkpoints and artifacts."""
     found = desk.client.executions.get(exec_id, details=False)
     plain = Execution(*_execution_fields(found))
-    return dataclasses.replace(plain, failure=_short(plain.failure))
+    result = plain.result and _plain(plain.result)
+    return dataclasses.replace(plain, failure=_short(plain.failure), result=result)
 
 
 def resolved(desk: Desk, given: a.OneExecution) -> str:
@@ -123,6 +124,11 @@ def graph(desk: Desk, caller: Caller, given: a.OneExecution) -> ExecutionGraph:
 def _shown_call(call: CheckpointCall) -> CheckpointCall:
     attempts = tuple(dataclasses.replace(t, failure=_short(t.failure)) for t in call.attempts)
     return dataclasses.replace(call, failure=_short(call.failure), attempts=attempts)
+
+
+def _plain(artifact: Artifact) -> Artifact:
+    """Without the client that it can be loaded with."""
+    return Artifact(*_artifact_fields(artifact))
 
 
 def _short(failure: FailureInfo | None) -> FailureInfo | None:
@@ -169,7 +175,7 @@ def list_artifacts(desk: Desk, caller: Caller, given: a.ListArtifacts) -> Page[A
         resolved(desk, given), name=given.name, kind=given.kind, producing_call=given.call
     )
     page = by_position(found, given.limit, given.cursor)
-    return Page(tuple(Artifact(*_artifact_fields(x)) for x in page.items), page.next, page.total)
+    return Page(tuple(map(_plain, page.items)), page.next, page.total)
 
 
 def get_artifact(desk: Desk, caller: Caller, given: a.OneArtifact) -> ArtifactDetail:

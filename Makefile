@@ -31,9 +31,10 @@ lint: $(STAMP)  ## ruff, mypy and the import contracts.
 	$(BIN)/lint-imports
 
 test: $(STAMP) lint  ## Everything: unit, contract, crash, notebook and browser tests.
-	$(BIN)/python -m pytest -q -n 3 --dist loadfile --ignore tests/ui --ignore tests/frontend
-	KITARU_CI=1 KITARU_HOME=$$(mktemp -d) $(BIN)/python -m pytest -q --nbval notebooks/tour.ipynb
-	cd labextension && { [ -d node_modules ] || npm ci --no-audit --no-fund; } && npx tsc --noEmit && npx vitest run
+	@# Side by side and in the order of tests/conftest.py, so that no long file is left to run alone at the end.
+	$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder --ignore tests/ui --ignore tests/frontend
+	(cd labextension && { [ -d node_modules ] || npm ci --no-audit --no-fund; } && npx tsc --noEmit && npx vitest run) & \
+	front=$$!; KITARU_CI=1 KITARU_HOME=$$(mktemp -d) $(BIN)/python -m pytest -q --nbval notebooks/tour.ipynb && wait $$front
 	@# The browser's driver keeps an event loop running, so these have processes of their own, side by side.
 	$(BIN)/python -m pytest -q tests/frontend & pages=$$!; $(BIN)/python -m pytest -q tests/ui && wait $$pages
 

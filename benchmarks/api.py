@@ -129,6 +129,9 @@ def main(folder: str | None = None) -> None:
             page = client.get("executions").json()
             executions, waits = f"of {EXECUTIONS:,} executions", f"of {WAITS:,} pending waits"
             checkpoints = f"of an execution with {CHECKPOINTS:,} checkpoints"
+            begun = time.perf_counter()
+            get(client, f"executions/{exec_id}/graph")()
+            first_look = time.perf_counter() - begun
             works = {
                 "who is asking (the least that a request costs)": get(client, "info"),
                 f"first page {executions}": get(client, "executions"),
@@ -146,6 +149,7 @@ def main(folder: str | None = None) -> None:
             print(f"{'milliseconds':62}{'median':>8}{'quickest':>9}")
             for name, taken in in_turns(works, TURNS).items():
                 print(f"{name:62}{taken.median * 1e3:8.1f}{taken.quickest * 1e3:9.1f}")
+            print(f"{f'graph {checkpoints}, first look, once':62}{first_look * 1e3:8.1f}")
             took = sorted(event_latencies(runtime, client, exec_id))
             print(f"{'an event, from its commit to a client':62}{median(took) * 1e3:8.1f}{took[0] * 1e3:9.1f}")
             print(f"{'  the slowest of ' + str(EVENTS):62}{took[-1] * 1e3:8.1f}")

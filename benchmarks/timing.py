@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
+
+
+def disturbance() -> str:
+    """What is wrong with measuring now, or ""."""
+    if not hasattr(os, "getloadavg"):
+        return ""
+    load = os.getloadavg()[0]
+    return f"Something else runs here (load {load:.1f}): times are too long. Mind the ratios." if load > 0.5 else ""
 
 
 def seconds(work: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:

@@ -97,7 +97,7 @@ def section(name: str, found: Any) -> str:
     lines = [f"### `{name}`\n", prose(found)]
     if issubclass(found, enum.Enum):
         lines.append("Values: " + ", ".join(f"`{member.value}`" for member in found) + ".\n")
-    elif dataclasses.is_dataclass(found):
+    elif dataclasses.is_dataclass(found) or hasattr(found, "_fields"):
         lines.append(field_list(found))
     elif name in kitaru_nb.__all__:
         lines.insert(1, signature(name, found))
@@ -165,8 +165,13 @@ def one_argument(parameter: inspect.Parameter) -> str:
 
 
 def field_list(cls: type) -> str:
-    """Fields of a dataclass with their types."""
-    return "Fields: " + ", ".join(f"`{f.name}: {f.type}`" for f in dataclasses.fields(cls) if f.repr) + ".\n"
+    """Fields of a dataclass or a named tuple with their types."""
+    if dataclasses.is_dataclass(cls):
+        fields = {f.name: f.type for f in dataclasses.fields(cls) if f.repr}
+    else:
+        kinds = cls.__annotations__  # of a named tuple, each a reference to what is written
+        fields = {name: getattr(kinds[name], "__forward_arg__", kinds[name]) for name in getattr(cls, "_fields", ())}
+    return "Fields: " + ", ".join(f"`{name}: {kind}`" for name, kind in fields.items()) + ".\n"
 
 
 # docstrings
@@ -223,7 +228,9 @@ def error_table() -> str:
 
 def settings_table() -> str:
     """Every setting: its variable, default and meaning, from the docstring of `Settings`."""
-    told = dict(re.findall(r"^ +(\w+): (.*)$", Settings.__doc__ or "", re.MULTILINE))
+    # A text goes on in the lines that are indented further than its name.
+    found = re.findall(r"^( +)(\w+): (.*(?:\n\1 +.*)*)", Settings.__doc__ or "", re.MULTILINE)
+    told = {name: " ".join(text.split()) for _, name, text in found}
     rows = ["## Settings\n", "In the environment, or under the name in `config.toml` of the home.\n"]
     rows += ["| name | environment | default | meaning |", "|---|---|---|---|"]
     for field in dataclasses.fields(Settings):
@@ -245,7 +252,7 @@ def events_table() -> str:
             rows.append(line.split(maxsplit=1))
         elif inside:
             rows[-1][1] += " " + line.strip()
-    table = [f"| `{kind}` | {cell(body.replace('``', '`'))} |" for kind, body in rows]
+    table = [f"| `{kind}` | {first_line(body)} |" for kind, body in rows]
     return "\n".join(["## Journal events\n", "Bodies are JSON.\n", "| kind | body |", "|---|---|", *table]) + "\n"
 
 

@@ -4,8 +4,34 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# Whether one example takes longer than 200 ms says how busy the machine is, and nothing about the code.
+settings.register_profile("any machine", settings(deadline=None))
+settings.load_profile("any machine")
+
+#: Files that take minutes, mostly by waiting for other processes. They come first: of tests that run side by side, the
+#: last to begin decides how long all take.
+LONGEST = (
+    "stacks/test_kubernetes_end_to_end.py",
+    "crash/test_kill.py",
+    "crash/test_interrupt.py",
+    "crash/test_faults.py",
+    "http/test_fuzz.py",
+    "main_job/test_quickstart.py",
+    "promote/test_tutorial.py",
+    "docs/test_pages.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests of the longest files first; with pytest-xdist that needs ``--no-loadscope-reorder``."""
+    here = Path(__file__).parent
+    ranks = {here / name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
 
 
 @pytest.fixture(autouse=True)

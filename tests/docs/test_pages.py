@@ -35,7 +35,8 @@ def environment(folder: Path) -> dict[str, str]:
         "KITARU_HOME": str(folder / ".kitaru"),
         "PATH": path,
         "PYTHONPATH": str(ROOT),
-        "PYTHONWARNINGS": "error",
+        # From Python 3.12 on a kernel of ipykernel asks for the loop of a thread that has none yet.
+        "PYTHONWARNINGS": "error,ignore:There is no current event loop:DeprecationWarning",
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
         "IPYTHONDIR": str(folder / ".ipython"),
     }

@@ -145,6 +145,32 @@ def test_a_very_long_prompt_is_cut_and_answered(client: OpenAI, text: str) -> No
     assert answer.usage.prompt_tokens < language_model.CONTEXT_TOKENS
 
 
+@pytest.mark.parametrize(
+    ("asked", "written", "limited"), [(12, 12, True), (256, 256, True), (None, 80, False), (32_000, 80, False)]
+)
+def test_a_limit_that_nobody_feels_is_no_reason_to_ask_for_the_rest(
+    asked: int | None, written: int, limited: bool
+) -> None:
+    """Agents that are told that an answer was cut off ask for more of it."""
+    planned = plan({"messages": [QUESTION], "max_tokens": asked})
+    assert (planned.max_tokens, planned.limited) == (written, limited)
+
+
+def test_an_answer_is_never_empty() -> None:
+    """Agents that are told nothing ask again."""
+
+    class Silent:
+        def handle_chat_completions(self, request: Any, take: Any) -> None:
+            take({"choices": [{"delta": {}, "finish_reason": "stop"}]})
+            take({"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 1}})
+
+    engine = object.__new__(language_model.Engine)
+    engine._server = Silent()
+    pieces: list[str] = []
+    assert engine.generate(plan({"messages": [QUESTION]}), pieces.append).text == "…"
+    assert pieces == ["…"]
+
+
 def test_each_completion_is_counted_once_in_process_over_http_and_in_the_log(
     model: OfflineModel, client: OpenAI, log: Path
 ) -> None:
@@ -272,7 +298,8 @@ def test_the_messages_interface_calls_a_tool_once_and_then_answers_in_words(clau
     assert (called.stop_reason, use.type, use.name) == ("tool_use", "tool_use", "get_weather")
     assert use.input["unit"] in ("celsius", "fahrenheit")
     told = {"type": "tool_result", "tool_use_id": use.id, "content": [{"type": "text", "text": "21 degrees, sunny."}]}
-    turns = [{"role": "assistant", "content": called.content}, {"role": "user", "content": [told]}]
+    remark = {"type": "text", "text": "Continue from where you left off."}  # as agents write it beside a result
+    turns = [{"role": "assistant", "content": called.content}, {"role": "user", "content": [told, remark]}]
     [block] = message(claude, QUESTION, *turns, tools=[weather_tool()]).content
     assert block.type == "text"
     assert block.text

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, Protocol
 
 from kitaru_nb.artifacts.parts import PART, Gone, Upload, part_size, parts_of, upload_to
 from kitaru_nb.artifacts.protocol import CHUNK, Buffer
+from kitaru_nb.config import secrets_in, shown
 from kitaru_nb.errors import KitaruBackendError, KitaruFeatureNotAvailableError
 
 #: Scheme → the extra that brings its driver.
@@ -134,6 +135,7 @@ class FileSystemBlobs:
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
+        self._where = shown(self.url)
         self._opened: tuple[Any, str] | None = None
 
     def _fs(self) -> tuple[Any, str]:
@@ -151,18 +153,31 @@ class FileSystemBlobs:
                 ) from error
             except ValueError as error:
                 raise KitaruBackendError(
-                    f"{self.url} is no artifact store: {error}. Expected a folder or a URL that fsspec knows.",
+                    f"{self._where} is no artifact store: {self._told(error)}. Expected a folder or a URL that fsspec "
+                    "knows.",
                     fix="KITARU_STORE=s3://bucket/prefix",
                 ) from error
+            except Exception as error:  # some drivers connect at once
+                raise self._failed("reached", error) from error
             self._opened = fs, root.rstrip("/")
         return self._opened
+
+    def _told(self, error: BaseException) -> str:
+        """What a driver says, without the secrets of the URL."""
+        text = str(error)
+        for secret in secrets_in(self.url):
+            text = text.replace(secret, "…")
+        return text
+
+    def _failed(self, verb: str, error: BaseException) -> KitaruBackendError:
+        return _failed(verb, self._where, error, self._told(error))
 
     def _at(self, digest: str) -> tuple[Any, str]:
         fs, root = self._fs()
         return fs, f"{root}/{digest[:2]}/{digest}"
 
     def location(self, digest: str) -> str:
-        return f"{self.url}/{digest[:2]}/{digest}"
+        return f"{self._where}/{digest[:2]}/{digest}"
 
     def size(self, digest: str) -> int | None:
         fs, path = self._at(digest)
@@ -188,8 +203,8 @@ class FileSystemBlobs:
                 if self.size(digest) is not None or self._upload(chunks, digest, size):
                     return digest
         except FileNotFoundError as error:  # the bucket itself
-            raise _failed("written", self.url, error) from error
-        raise _failed("written", self.url, Gone("others end its uploads again and again"))
+            raise self._failed("written", error) from error
+        raise self._failed("written", Gone("others end its uploads again and again"))
 
     def _patiently(self, verb: str, work: Callable[[], Any]) -> Any:
         """Do ``work``, again after what may pass. Raises `FileNotFoundError` as it is, all else as our own."""
@@ -200,7 +215,7 @@ class FileSystemBlobs:
                 raise
             except Exception as error:  # each driver has exceptions of its own
                 if pause is None or not _may_pass(error):
-                    raise _failed(verb, self.url, error) from error
+                    raise self._failed(verb, error) from error
             time.sleep(pause)
         raise AssertionError("unreachable")
 
@@ -279,7 +294,7 @@ def _answer_of(error: BaseException | None) -> Any:
     return None
 
 
-def _failed(verb: str, where: Path | str, error: BaseException) -> KitaruBackendError:
+def _failed(verb: str, where: Path | str, error: BaseException, told: str | None = None) -> KitaruBackendError:
     number = getattr(error, "errno", None)
     if number in (errno.ENOSPC, errno.EDQUOT):
         return KitaruBackendError(
@@ -287,7 +302,7 @@ def _failed(verb: str, where: Path | str, error: BaseException) -> KitaruBackend
             fix="free some space, or choose another place: KITARU_STORE=/path",
         )
     return KitaruBackendError(
-        f"The artifact store {where} could not be {verb}: {type(error).__name__}: {error}",
+        f"The artifact store {where} could not be {verb}: {type(error).__name__}: {told or error}",
         fix="make it readable and writable for this user, or choose another place: KITARU_STORE=/path",
     )
 

@@ -18,7 +18,7 @@ from kitaru_nb.artifacts.blobs import VerifyingSource, blobs_at
 from kitaru_nb.artifacts.preview import preview, small_preview
 from kitaru_nb.artifacts.protocol import CHUNK, Dumped, Serializer, Streaming, Unfit, Unreadable
 from kitaru_nb.artifacts.serializers import BYTES, JSON, PICKLES, TEXT, candidates, has_custom_first, serializer_named
-from kitaru_nb.config import DEFAULT_INLINE_MAX_BYTES
+from kitaru_nb.config import DEFAULT_INLINE_MAX_BYTES, shown
 from kitaru_nb.errors import (
     KitaruArtifactError,
     KitaruBackendError,
@@ -58,6 +58,7 @@ class ArtifactStore:
         durability: Literal["power", "process"] = "power",
     ) -> None:
         self.url = url
+        self._where = shown(url)
         self.inline_max_bytes = inline_max_bytes
         self.trust_pickle = trust_pickle
         self._blobs = blobs_at(url, flush=durability == "power")
@@ -199,7 +200,7 @@ class ArtifactStore:
 
     def _read_stream(self, artifact: Artifact, chosen: Streaming) -> Any:
         with self._open(artifact) as file:
-            source = VerifyingSource(file, self.url)
+            source = VerifyingSource(file, self._where)
             try:
                 value = chosen.load_from(source, artifact.size)
             except Exception:
@@ -216,7 +217,7 @@ class ArtifactStore:
                 raise _damaged(artifact, "the journal")
             return data
         with self._open(artifact) as file:
-            source = VerifyingSource(file, self.url)
+            source = VerifyingSource(file, self._where)
             data = source.read()
             self._verify(source, artifact)
         return data
@@ -229,7 +230,7 @@ class ArtifactStore:
         local = isinstance(file, io.FileIO)  # one that costs little to read twice
         target: Any = file if local else tempfile.SpooledTemporaryFile(max_size=8 * CHUNK)  # noqa: SIM115 - it is returned
         try:
-            source = VerifyingSource(file, self.url)
+            source = VerifyingSource(file, self._where)
             if not local:
                 source.copy_to(target)
             self._verify(source, artifact)

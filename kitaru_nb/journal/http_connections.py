@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
+from kitaru_nb.config import shown
 from kitaru_nb.errors import KitaruBackendError, KitaruUsageError
-from kitaru_nb.journal.open import shown
 
 TOKEN_VARIABLE = "KITARU_JOURNAL_TOKEN"
 #: Servers end connections that were silent for a few seconds; one that is younger than this is trusted.

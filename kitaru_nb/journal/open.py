@@ -19,8 +19,6 @@ BACKENDS = {
 }
 #: Scheme → the extra that brings what its back end needs.
 EXTRAS = {"postgresql": "postgres"}
-#: Parameters of libpq whose values nobody may see.
-_SECRETS = ("password", "sslpassword")
 
 
 def open_journal(url: str, *, durability: Literal["power", "process"] = "power") -> Journal:
@@ -53,41 +51,3 @@ def open_journal(url: str, *, durability: Literal["power", "process"] = "power")
             fix=f"pip install 'kitaru-nb[{EXTRAS[scheme]}]'",
         ) from error
     return backend(url, durability=durability)
-
-
-def shown(url: str) -> str:
-    """The URL of a journal or a store as people may see it: without the password or token in it."""
-    return _told(url)[0]
-
-
-def secrets_in(url: str) -> list[str]:
-    """The passwords and tokens in a URL, as they are written there."""
-    return [secret for secret in _told(url)[1] if secret]
-
-
-def _told(url: str) -> tuple[str, list[str]]:
-    """(a URL without its secrets, these)."""
-    scheme, separator, rest = url.partition("://")
-    rest, question, query = rest.partition("?")
-    place, slash, path = rest.partition("/")
-    port = place.rpartition(":")[2]
-    if port != place and not port.isdigit() and "@" not in place and "@" in path:
-        # No port, but a password with a slash that should be written %2F.
-        rest, at, after = rest.rpartition("@")
-        host, slash, path = after.partition("/")
-        place = f"{rest}{at}{host}"
-    who, at, host = place.rpartition("@")
-    user, _, password = who.partition(":")
-    secrets = [password]
-    if scheme in ("http", "https"):  # a token may stand alone
-        secrets.append(user)
-        user = ""
-    kept = []
-    for parameter in query.split("&"):
-        name, _, value = parameter.partition("=")
-        if name in _SECRETS:
-            secrets.append(value)
-        else:
-            kept.append(parameter)
-    more = question + "&".join(kept) if kept else ""
-    return f"{scheme}{separator}{user}{at if user else ''}{host}{slash}{path}{more}", secrets

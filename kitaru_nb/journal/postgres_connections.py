@@ -12,8 +12,8 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import psycopg
 
+from kitaru_nb.config import secrets_in, shown
 from kitaru_nb.errors import KitaruBackendError, KitaruUsageError
-from kitaru_nb.journal.open import secrets_in, shown
 
 T = TypeVar("T")
 Row = tuple[Any, ...]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
+from kitaru_nb.config import secrets_in
 from kitaru_nb.core.runners import Job
 from kitaru_nb.core.runtime import Runtime
 from kitaru_nb.errors import KitaruUsageError
-from kitaru_nb.journal.open import secrets_in
 from kitaru_nb.stacks.definition import DEFINITION, Stack
 from kitaru_nb.stacks.process import environment
 

@@ -8,13 +8,12 @@ from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
-from kitaru_nb.config import Settings
+from kitaru_nb.config import Settings, shown
 from kitaru_nb.core.executors import THREADS, executor_of
 from kitaru_nb.core.records import load
 from kitaru_nb.core.runners import Runner, WorkerStatus, runner_of
 from kitaru_nb.core.runtime import Runtime, runtime_of
 from kitaru_nb.errors import KitaruError
-from kitaru_nb.journal.open import shown
 from kitaru_nb.model import ExecutionStatus
 from kitaru_nb.stacks.base import Finding
 from kitaru_nb.stacks.definition import ELSEWHERE, find_stack

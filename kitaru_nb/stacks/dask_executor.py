@@ -21,12 +21,11 @@ from distributed import Client, KilledWorker, SchedulerPlugin, Security, get_wor
 from distributed.utils import sync
 
 from kitaru_nb.artifacts.store import ArtifactStore
-from kitaru_nb.config import Settings
+from kitaru_nb.config import Settings, shown
 from kitaru_nb.core.away import AwayRun
 from kitaru_nb.core.executors import Address, Task
 from kitaru_nb.core.recording import perform_task, store_of
 from kitaru_nb.errors import KitaruBackendError, KitaruUsageError, KitaruWorkerLostError, Paused
-from kitaru_nb.journal.open import shown
 from kitaru_nb.model import Artifact, Event
 
 #: Seconds until a scheduler must have answered.

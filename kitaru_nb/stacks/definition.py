@@ -25,11 +25,10 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from kitaru_nb.config import CONFIG_FILE, Settings, load_settings
+from kitaru_nb.config import CONFIG_FILE, Settings, load_settings, secrets_in
 from kitaru_nb.core.executors import parse_executor
 from kitaru_nb.core.runners import BUILT_IN, Runner, unknown_stack
 from kitaru_nb.errors import KitaruFeatureNotAvailableError, KitaruUsageError
-from kitaru_nb.journal.open import secrets_in
 
 #: Kind of runner → ("module:Class", the extra that it needs). The class takes the definition.
 RUNNERS = {

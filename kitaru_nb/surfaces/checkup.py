@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Literal
 
 from kitaru_nb.artifacts.store import ArtifactStore
-from kitaru_nb.config import Settings
+from kitaru_nb.config import Settings, shown
 from kitaru_nb.errors import KitaruError
-from kitaru_nb.journal.open import open_journal, shown
+from kitaru_nb.journal.open import open_journal
 from kitaru_nb.surfaces.render import counted, size
 
 OLDEST_PYTHON = (3, 11)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import os
 import subprocess
 import sys
@@ -130,7 +131,7 @@ def test_a_read_only_folder_is_named() -> None:
 def test_a_missing_driver_is_named_with_its_install_line(
     url: str, driver: str, extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, url.partition(":")[0], raising=False)
+    monkeypatch.delitem(importlib.import_module("fsspec.registry")._registry, url.partition(":")[0], raising=False)
     monkeypatch.setitem(sys.modules, driver, None)
     with pytest.raises(KitaruFeatureNotAvailableError) as caught:
         ArtifactStore(url, inline_max_bytes=0).write("x", name="v")
@@ -140,6 +141,16 @@ def test_a_missing_driver_is_named_with_its_install_line(
 def test_an_unknown_scheme_is_named() -> None:
     with pytest.raises(KitaruError, match="nonsense://x"):
         ArtifactStore("nonsense://x", inline_max_bytes=0).write("x", name="v")
+
+
+@pytest.mark.parametrize("scheme", ["ftp", "nonsense"])
+def test_the_password_in_a_url_is_never_shown(scheme: str) -> None:
+    """FTP's driver connects at once; nobody listens on port 1."""
+    store = ArtifactStore(f"{scheme}://ann:sekret@127.0.0.1:1/folder", inline_max_bytes=0)
+    with pytest.raises(KitaruBackendError, match=rf"{scheme}://ann@127\.0\.0\.1:1/folder") as caught:
+        store.write("x", name="n")
+    assert "sekret" not in str(caught.value)
+    assert "sekret" not in store.location("ab" * 32)
 
 
 def test_any_file_system_holds_values(tmp_path: Path) -> None:

@@ -16,12 +16,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from kitaru_nb.config import secrets_in, shown
 from kitaru_nb.errors import KitaruBackendError, KitaruError, KitaruLeaseError, KitaruUsageError
 from kitaru_nb.journal import wire
 from kitaru_nb.journal.base import Journal, this_process
 from kitaru_nb.journal.http import HttpJournal
 from kitaru_nb.journal.memory import MemoryJournal
-from kitaru_nb.journal.open import open_journal, secrets_in, shown
+from kitaru_nb.journal.open import open_journal
 from kitaru_nb.model import Event, ExecutionStatus, Lease
 from kitaru_nb.surfaces.http.journal import JournalRequests
 from kitaru_nb.surfaces.operations.base import Caller, Role

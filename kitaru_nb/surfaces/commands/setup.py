@@ -11,9 +11,9 @@ from typing import Annotated
 import typer
 
 from kitaru_nb import __version__
-from kitaru_nb.config import DEFAULT_INLINE_MAX_BYTES, HOME_FOLDER, load_settings
+from kitaru_nb.config import DEFAULT_INLINE_MAX_BYTES, HOME_FOLDER, load_settings, shown
 from kitaru_nb.errors import KitaruBackendError
-from kitaru_nb.journal.open import open_journal, shown
+from kitaru_nb.journal.open import open_journal
 from kitaru_nb.model import ExecutionStatus, to_json
 from kitaru_nb.surfaces.commands.executions import settings_in_use
 from kitaru_nb.surfaces.console import Answer, command

@@ -31,6 +31,7 @@ function App(): JSX.Element {
   React.useEffect(() => {
     const moved = (): void => setPlace(placeOf(location.hash));
     window.addEventListener('hashchange', moved);
+    moved(); // it may have changed between the drawing and now
     return () => window.removeEventListener('hashchange', moved);
   }, []);
   const at = `${place.view} ${place.execId ?? ''}`;

@@ -32,6 +32,8 @@ interface News {
 }
 
 const READ_MS = 30_000;
+/** After so long a request is sent again: what was sent before the kernel had a subshell for it waits for the running cell. */
+const AGAIN_MS = 2000;
 const PROBE_MS = 3000;
 
 /**
@@ -117,7 +119,10 @@ export class KernelTransport implements Transport {
       const done = (): void => {
         this.open.delete(id);
         clearTimeout(timer);
+        clearTimeout(again);
       };
+      const send = (): void => this.model.send({ kitaru: 'request', id, ...request });
+      const again = setTimeout(send, AGAIN_MS); // the kernel takes an id up once
       const timer = setTimeout(() => {
         if (request.method !== 'GET') return;
         done();
@@ -134,7 +139,7 @@ export class KernelTransport implements Transport {
           resolve({ answer, buffers });
         }
       });
-      this.model.send({ kitaru: 'request', id, ...request });
+      send();
     });
   }
 }

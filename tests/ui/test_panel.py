@@ -97,9 +97,10 @@ class Sent(Panel):
 
     def ask(self, **request: Any) -> tuple[int, Any, Any]:
         """Status, body and bytes of the answer."""
-        self._heard(self, {"kitaru": "request", "id": "v-1", **request}, [])
+        asked = self.__dict__["asked"] = self.__dict__.get("asked", 0) + 1
+        self._heard(self, {"kitaru": "request", "id": f"v-{asked}", **request}, [])
         content, buffers = self.__dict__["told"].pop()
-        assert (content["kitaru"], content["id"]) == ("answer", "v-1")
+        assert (content["kitaru"], content["id"]) == ("answer", f"v-{asked}")
         return content["status"], content["body"], buffers
 
 
@@ -133,6 +134,17 @@ def test_the_kernel_answers_requests_as_the_server_does(panel: Sent, waiting: st
     status, body, _ = panel.ask(method="POST", path=path, body='{"value": "perhaps"}')
     assert (status, body["error"]["type"]) == (422, "KitaruWaitValidationError")
     assert panel.ask(method="GET", path="executions/kr-000000000000")[0] == 404
+
+
+def test_a_request_that_comes_by_two_shells_of_the_kernel_is_taken_up_once(
+    panel: Sent, waiting: str, runtime: Runtime
+) -> None:
+    message = {"kitaru": "request", "id": "v-7", "method": "POST", "path": f"executions/{waiting}/cancel", "body": "{}"}
+    panel._heard(panel, message, [])
+    panel._heard(panel, message, [])
+    answers = [content for content, _ in panel.__dict__["told"] if content["kitaru"] == "answer"]
+    assert [answer["status"] for answer in answers] == [200]
+    assert KitaruClient(runtime).executions.get(waiting).status == "cancelled"
 
 
 def test_the_kernel_sends_bytes_by_range_beside_the_answer(panel: Sent, waiting: str, runtime: Runtime) -> None:

@@ -41,6 +41,8 @@ _REST = 4
 _AGAIN = 1.0
 _MOST_UNHEARD = 600
 _MOST_LINES = 100
+#: How many requests are remembered, so that one that is sent twice is taken up once.
+_REMEMBERED = 1_000
 _BATCH = 200
 _EMPTY = "This notebook has no execution yet; the first checkpoint cell begins one."
 _TOTAL = re.compile(r"/(\d+)$")
@@ -81,6 +83,8 @@ class Panel(anywidget.AnyWidget):
         self._client = KitaruClient(runtime)
         self._api = Api(Desk(self._client, "jupyter", Path.cwd()))
         self._watch = Watch(self, runtime, current)
+        self._taken: dict[str, None] = {}
+        self._taking = threading.Lock()
         self.on_msg(self._heard)
         self._watch.start()
 
@@ -109,10 +113,20 @@ class Panel(anywidget.AnyWidget):
             self._watch.listened(str(message.get("view")))
         elif kind == "leave":
             self._watch.left(str(message.get("view")))
-        elif kind == "request":
+        elif kind == "request" and self._is_new(str(message.get("id"))):
             status, body, found = self._answer(message)
             answer = {"kitaru": "answer", "id": message.get("id"), "status": status, "body": body}
             self.send(answer, buffers=[found] if found is not None else None)
+
+    def _is_new(self, request: str) -> bool:
+        """Whether a request comes for the first time: it may come once by each shell of the kernel."""
+        with self._taking:
+            if request in self._taken:
+                return False
+            self._taken[request] = None
+            while len(self._taken) > _REMEMBERED:
+                del self._taken[next(iter(self._taken))]
+            return True
 
     def tell(self, news: Sequence[Change], exec_id: str | None) -> None:
         """Pass on what is new and, with ``exec_id``, how that execution stands: what a page would ask next.

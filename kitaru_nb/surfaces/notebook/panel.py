@@ -86,6 +86,7 @@ class Panel(anywidget.AnyWidget):
         self._taken: dict[str, None] = {}
         self._taking = threading.Lock()
         self.on_msg(self._heard)
+        _keep_subshell(self.comm)
         self._watch.start()
 
     def follow(self, exec_id: str | None) -> None:
@@ -249,6 +250,16 @@ class Watch:
         self._unheard -= 1
         self._again = time.monotonic() + _AGAIN
         return True
+
+
+def _keep_subshell(comm: Any) -> None:
+    """Let requests come by the subshell that the page chose.
+
+    ipykernel 7.4 takes what a page sends for a reply, and hands it to the shell that spoke last: here that is mostly
+    the one that runs a cell, because the watching thread speaks in its name.
+    """
+    if hasattr(comm, "_reply_subshell_for"):
+        comm._reply_subshell_for = lambda data, chosen: chosen
 
 
 def _plain(response: Any) -> tuple[int, Any, bytes | None]:

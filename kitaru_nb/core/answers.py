@@ -77,11 +77,12 @@ def _choices(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> list[
 def example(schema: Mapping[str, Any]) -> str:
     """A value, as typed in a shell, that fits simple schemas. Nothing in it means anything to the shell."""
     value = _example(schema, schema.get("$defs", {}))
-    as_it_is = isinstance(value, str) and (schema.get("type") == "string" or not _is_json(value))
+    as_it_is = isinstance(value, str) and (schema.get("type") == "string" or not reads_as_json(value))
     return shlex.quote(value if as_it_is else json.dumps(value))
 
 
-def _is_json(text: str) -> bool:
+def reads_as_json(text: str) -> bool:
+    """Whether a text can be read as JSON."""
     try:
         json.loads(text)
     except ValueError:

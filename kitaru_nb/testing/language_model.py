@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kitaru_nb.core.answers import reads_as_json
 from kitaru_nb.errors import KitaruFeatureNotAvailableError, KitaruRuntimeError, KitaruUsageError
 
 MODEL_NAME = "smollm2-135m-instruct"
@@ -312,7 +312,7 @@ class _Answer:
         if plan.schema is None and not "".join(self.pieces).strip():
             self._say("…")  # it has said nothing, and agents ask again then
         text = "".join(self.pieces)
-        if plan.schema is not None and not _is_json(text):
+        if plan.schema is not None and not reads_as_json(text):
             raise KitaruRuntimeError(
                 f"The offline model's answer of {len(text)} characters is not the JSON that was asked for; "
                 f"expected at most {plan.max_tokens} tokens.",
@@ -320,11 +320,3 @@ class _Answer:
             )
         reason = self.finish_reason if plan.limited else "stop"
         return Generated(text, reason, self.usage["prompt_tokens"], self.usage["completion_tokens"])
-
-
-def _is_json(text: str) -> bool:
-    try:
-        json.loads(text)
-    except ValueError:
-        return False
-    return True

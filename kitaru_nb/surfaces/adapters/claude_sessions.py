@@ -60,6 +60,7 @@ class JournalSessions:
 
     def __init__(self, run: Run, call_id: str, places: Sequence[Place], known: Known) -> None:
         self.places = tuple(places)
+        self._run = run
         self._entries: dict[tuple[str, str], list[Entry]] = {}
         self._seen: set[str] = set()
         self._mirrored: dict[str, asyncio.Event] = defaultdict(asyncio.Event)
@@ -96,6 +97,7 @@ class JournalSessions:
         with suppress(TimeoutError):
             async with asyncio.timeout(_MIRRORED_WITHIN):
                 await self._mirrored[tool_call].wait()
+        await asyncio.to_thread(self._run.commit, [])  # what is saved is held for a moment
 
     # the SDK's protocol
 

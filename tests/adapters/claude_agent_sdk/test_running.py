@@ -33,6 +33,23 @@ def test_a_run_and_its_tool_calls_are_checkpoints(endpoint: RecordedEndpoint, si
     assert side.read_text().split() == ["charge-1", "charge-2"]
 
 
+def test_that_a_tool_was_asked_for_is_in_the_journal_before_it_begins(
+    endpoint: RecordedEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that is killed in the tool would ask the model again otherwise, and get another call with another id."""
+    known = []
+
+    def look(_: str) -> None:
+        kept = KitaruClient().executions.latest().list_artifacts()
+        batches = [artifact.load() for artifact in kept if artifact.name == "transcript"]
+        known.append(any(f"'name': '{CHARGE}'" in str(batch) for batch in batches))
+
+    monkeypatch.setattr(agents, "note", look)
+    endpoint.script("rent", use(CHARGE, amount=1), say("Charged."))
+    assert agents.ask.run("Take the rent").wait(timeout=120) == "Charged."
+    assert known == [True]
+
+
 def test_a_later_run_goes_on_with_the_session_and_its_replay_with_what_was_said_before_it(
     endpoint: RecordedEndpoint,
 ) -> None:

@@ -88,6 +88,7 @@ _ERRORS = (
     "KitaruWorkerLostError",
     "KitaruAmbiguousFlowResultError",
     "KitaruBackendError",
+    "KitaruStorageError",
     "KitaruLogRetrievalError",
     "KitaruArtifactError",
     "KitaruSerializationError",

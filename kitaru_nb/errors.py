@@ -97,6 +97,13 @@ class KitaruBackendError(KitaruError):
     """A journal or an artifact store could not be reached, read or written."""
 
 
+class KitaruStorageError(KitaruBackendError):
+    """An artifact store is away, full or closed for the moment: no failure of the code that met it.
+
+    An execution that it ends is interrupted, not failed, and goes on when the store is back.
+    """
+
+
 class KitaruLogRetrievalError(KitaruBackendError):
     """Logs could not be read."""
 

@@ -8,14 +8,15 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import IO, Any, BinaryIO, Protocol
 
 from kitaru_nb.artifacts.parts import PART, Gone, Upload, part_size, parts_of, upload_to
 from kitaru_nb.artifacts.protocol import CHUNK, Buffer
 from kitaru_nb.config import secrets_in, shown
-from kitaru_nb.errors import KitaruBackendError, KitaruFeatureNotAvailableError
+from kitaru_nb.errors import KitaruBackendError, KitaruFeatureNotAvailableError, KitaruStorageError
 
 #: Scheme → the extra that brings its driver.
 EXTRAS = {"s3": "aws", "s3a": "aws", "gs": "gcp", "gcs": "gcp", "az": "azure", "abfs": "azure", "abfss": "azure"}
@@ -23,10 +24,12 @@ EXTRAS = {"s3": "aws", "s3a": "aws", "gs": "gcp", "gcs": "gcp", "az": "azure", "
 _ATOMIC = frozenset(EXTRAS)
 #: Seconds between the tries of what may pass: a lost connection, a server that is busy or restarts.
 _PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0)
+#: Seconds after which a file that nobody has gone on writing, and whose writer doesn't live here, is left over.
+LEFT_AFTER = 3600.0
 
 
 class Blobs(Protocol):
-    """Bytes by SHA-256, at ``<digest[:2]>/<digest>``. Raises `KitaruBackendError` when the storage fails."""
+    """Bytes by SHA-256, at ``<digest[:2]>/<digest>``. Raises `KitaruStorageError` when the storage fails."""
 
     def put(self, chunks: Iterable[Buffer], digest: str | None) -> str:
         """Store bytes and return their digest; they are durable then. What is there already isn't written again.
@@ -57,6 +60,7 @@ class FolderBlobs:
     def __init__(self, folder: Path, *, flush: bool) -> None:
         self.folder = folder
         self.flush = flush
+        self._swept = False
 
     def _path(self, digest: str) -> Path:
         return self.folder / digest[:2] / digest
@@ -87,6 +91,7 @@ class FolderBlobs:
         temporary = self.folder / f".{uuid.uuid4().hex}.tmp"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            self._sweep()
             try:
                 return self._publish(temporary, chunks, digest)
             finally:
@@ -97,6 +102,7 @@ class FolderBlobs:
     def _publish(self, temporary: Path, chunks: Iterable[Buffer], digest: str | None) -> str:
         hasher = None if digest is not None else sha256()
         with temporary.open("xb") as file:
+            _lock(file)
             for chunk in chunks:
                 if hasher is not None:
                     hasher.update(chunk)
@@ -118,6 +124,31 @@ class FolderBlobs:
             if fresh:
                 _flush_folder(self.folder)
         return digest
+
+    def _sweep(self) -> None:
+        """Once per process, remove what writers that were killed have left half-written."""
+        if self._swept:
+            return
+        self._swept = True
+        for path in self.folder.glob(".*.tmp"):
+            with suppress(OSError):  # removed by another process in this moment, or not to be removed by this user
+                if time.time() - path.stat().st_mtime > LEFT_AFTER:
+                    with path.open("rb") as file:
+                        if _lock(file):
+                            path.unlink()
+
+
+def _lock(file: IO[bytes]) -> bool:
+    """Hold a file for as long as it is open here; whether nobody else on this machine holds it."""
+    if os.name == "nt":  # where a file that is open can't be removed
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # somebody does, or this file system knows no locks
+        return False
+    return True
 
 
 def _flush_folder(folder: Path) -> None:
@@ -169,7 +200,7 @@ class FileSystemBlobs:
             text = text.replace(secret, "…")
         return text
 
-    def _failed(self, verb: str, error: BaseException) -> KitaruBackendError:
+    def _failed(self, verb: str, error: BaseException) -> KitaruStorageError:
         return _failed(verb, self._where, error, self._told(error))
 
     def _at(self, digest: str) -> tuple[Any, str]:
@@ -294,14 +325,14 @@ def _answer_of(error: BaseException | None) -> Any:
     return None
 
 
-def _failed(verb: str, where: Path | str, error: BaseException, told: str | None = None) -> KitaruBackendError:
+def _failed(verb: str, where: Path | str, error: BaseException, told: str | None = None) -> KitaruStorageError:
     number = getattr(error, "errno", None)
     if number in (errno.ENOSPC, errno.EDQUOT):
-        return KitaruBackendError(
+        return KitaruStorageError(
             f"No space is left for the artifact store {where}. Nothing was written.",
             fix="free some space, or choose another place: KITARU_STORE=/path",
         )
-    return KitaruBackendError(
+    return KitaruStorageError(
         f"The artifact store {where} could not be {verb}: {type(error).__name__}: {told or error}",
         fix="make it readable and writable for this user, or choose another place: KITARU_STORE=/path",
     )
@@ -310,7 +341,7 @@ def _failed(verb: str, where: Path | str, error: BaseException, told: str | None
 class VerifyingSource:
     """Reads stored bytes and hashes them on the way; a `protocol.Source`.
 
-    Every method raises `KitaruBackendError` when the storage fails.
+    Every method raises `KitaruStorageError` when the storage fails.
     """
 
     def __init__(self, file: Any, where: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from kitaru_nb.artifacts import arrays, classes, exact_json, frames, images, pickles
 from kitaru_nb.artifacts.bundle import BundleSerializer
+from kitaru_nb.artifacts.groups import GroupSerializer
 from kitaru_nb.artifacts.protocol import Dumped, Serializer, Unfit
 from kitaru_nb.errors import KitaruUsageError
 
@@ -145,7 +146,7 @@ _first: list[Serializer] = []
 _last: list[Serializer] = []
 JSON, TEXT, BYTES = JsonSerializer(), TextSerializer(), BytesSerializer()
 BUNDLE = BundleSerializer(special, serializer_named)
-GROUP = pickles.GroupSerializer()
+GROUP = GroupSerializer()
 PICKLES: tuple[Serializer, ...] = (pickles.PickleSerializer(), pickles.CloudpickleSerializer())
 _BUILTIN: dict[type, Serializer] = {str: TEXT, bytes: BYTES}
 _BY_PACKAGE: dict[str, tuple[Serializer, ...]] = {

@@ -23,6 +23,7 @@ from kitaru_nb.errors import (
     KitaruArtifactError,
     KitaruBackendError,
     KitaruSerializationError,
+    KitaruStorageError,
     KitaruUsageError,
 )
 from kitaru_nb.model import Artifact
@@ -84,7 +85,7 @@ class ArtifactStore:
         Raises:
             KitaruSerializationError: the value can't be persisted; says which part of it, and what to do.
             KitaruUsageError: there is no such serializer.
-            KitaruBackendError: the store can't be written; nothing half-written is left.
+            KitaruStorageError: the store can't be written; nothing half-written is left.
         """
         chosen, dumped = _dump(value, serializer, name)
         cls = type(value)
@@ -160,6 +161,7 @@ class ArtifactStore:
         Raises:
             KitaruArtifactError: the bytes are missing or damaged, may not be loaded here (a pickle from a store that
                 isn't trusted), or no longer give a value (a class is gone or has changed).
+            KitaruStorageError: the store can't be read.
         """
         try:
             chosen = serializer_named(artifact.serializer)
@@ -203,6 +205,8 @@ class ArtifactStore:
             source = VerifyingSource(file, self._where)
             try:
                 value = chosen.load_from(source, artifact.size)
+            except KitaruStorageError:
+                raise  # what wasn't read can't be told from what is damaged
             except Exception:
                 self._verify(source, artifact)  # damaged bytes explain any failure
                 raise

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from kitaru_nb.core.context import current
 from kitaru_nb.core.create import created_event, read_inputs
-from kitaru_nb.core.failures import failure_body, is_pause
+from kitaru_nb.core.failures import is_pause, last_word, outage_in
 from kitaru_nb.core.leases import give_back, take
 from kitaru_nb.core.logs import captured
 from kitaru_nb.core.replay import load_plan, unused
@@ -26,6 +26,7 @@ from kitaru_nb.errors import (
     KitaruError,
     KitaruFencedError,
     KitaruStateError,
+    KitaruStorageError,
     Paused,
 )
 from kitaru_nb.journal.fold import pack_artifact, unpack_artifact
@@ -38,7 +39,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How advancing ended: ``completed`` with a value, ``failed`` with an error, ``waiting``, ``cancelled``, or
-    ``interrupted`` (the lease was lost, the journal can't be reached, or somebody asked for a pause)."""
+    ``interrupted`` (the lease was lost, the journal or the artifact store can't be reached, or somebody asked for a
+    pause)."""
 
     status: ExecutionStatus
     value: Any = None
@@ -96,8 +98,8 @@ def _retry_in(run: Run, flow: Flow[..., Any], error: BaseException | None, tries
 def claim(runtime: Runtime, exec_id: str, *, poll_seconds: float, strict: bool = True) -> Run:
     """Take the lease of an execution; its `Run`, with history and plan loaded. Raises as `Journal.claim`.
 
-    What keeps the run from beginning (a replay's original is gone) fails the execution, and is raised; storage that is
-    away at the moment is raised only.
+    What keeps the run from beginning (a replay's original is gone) fails the execution, and is raised. An outage of the
+    artifact store only interrupts it, and one of the journal can't be recorded.
     """
     lease = take(runtime.journal, exec_id, ttl=runtime.settings.lease_seconds)
     try:
@@ -106,9 +108,8 @@ def claim(runtime: Runtime, exec_id: str, *, poll_seconds: float, strict: bool =
         plan = load_plan(runtime, created)
         run = Run(runtime, exec_id, lease, history, plan=plan, poll_seconds=poll_seconds, strict=strict)
     except KitaruError as error:
-        failed = Event(exec_id, "execution.failed", "", time.time(), {"failure": failure_body(error)})
-        away = isinstance(error, KitaruBackendError) and not isinstance(error, KitaruArtifactError)
-        give_back(runtime.journal, lease, [] if away else [failed])
+        away = isinstance(error, KitaruBackendError) and not isinstance(error, KitaruArtifactError | KitaruStorageError)
+        give_back(runtime.journal, lease, [] if away else [last_word(exec_id, error)])
         raise
     run.options = created.body.get("options", {})
     run.cache = run.options.get("cache")
@@ -123,8 +124,7 @@ def refuse(runtime: Runtime, exec_id: str, error: Exception) -> None:
     Raises as `Journal.claim`.
     """
     lease = take(runtime.journal, exec_id)
-    body = {"failure": failure_body(error)}
-    give_back(runtime.journal, lease, [Event(exec_id, "execution.failed", "", time.time(), body)])
+    give_back(runtime.journal, lease, [last_word(exec_id, error)])
 
 
 def end_cancelled(runtime: Runtime, exec_id: str, by: str) -> None:
@@ -227,7 +227,7 @@ def end_run(run: Run, error: BaseException) -> Outcome:
         _let_go(run)  # for whoever takes it up when the journal is back: no failure, and no pause that somebody wanted
         return Outcome(ExecutionStatus.INTERRUPTED, error=error, reason=str(error))
     if ending is None and not is_pause(error):
-        return _failed(run, error)
+        return _ended_by(run, error)
     if ending is None:
         reason = run.parking.reason if run.waiting_for else str(error) or type(error).__name__
         ending = Ending("waiting" if run.waiting_for else "paused", reason)
@@ -253,8 +253,13 @@ def _canceller(run: Run) -> str:
     return "somebody" if request is None else str(request.body.get("by", "somebody"))
 
 
-def _failed(run: Run, error: BaseException) -> Outcome:
-    _let_go(run, Event(run.exec_id, "execution.failed", "", time.time(), {"failure": failure_body(error)}))
+def _ended_by(run: Run, error: BaseException) -> Outcome:
+    outage = outage_in(error)
+    if outage is not None:
+        run.log_text("", "stderr", "ERROR", f"kitaru: {outage}\n")
+    _let_go(run, last_word(run.exec_id, error))
+    if outage is not None:
+        return Outcome(ExecutionStatus.INTERRUPTED, error=outage, reason=str(outage))
     return Outcome(ExecutionStatus.FAILED, error=error, reason=str(error))
 
 

@@ -27,7 +27,7 @@ from kitaru_nb.artifacts.store import ArtifactStore
 from kitaru_nb.core.advance import INSTRUMENTS, as_task
 from kitaru_nb.core.checkpoint import Checkpoint
 from kitaru_nb.core.engine import Call, Input
-from kitaru_nb.core.failures import failure_body, pickled
+from kitaru_nb.core.failures import failure_body, outage_in, pickled
 from kitaru_nb.core.function_work import FunctionWork, parts_of
 from kitaru_nb.core.logs import captured
 from kitaru_nb.core.orders import RETURNED
@@ -93,6 +93,8 @@ def _outcome(run: AwayRun, order: Event, where: str) -> Event:
         run.submitted.stop()
         run.check()  # a pause that a library made an error of its own
         body["failure"] = failure_body(error)
+        if outage_in(error) is not None:
+            body["outage"] = True
         # Frames don't travel; the text of the traceback does.
         error.add_note(f"On {where}:\n{body['failure']['traceback'].rstrip()}")
         blob = _portable(error)

@@ -165,7 +165,8 @@ def cancel(runtime: Runtime, exec_id: str, *, by: str | None = None) -> Executio
 def go_on(runtime: Runtime, exec_id: str) -> Started:
     """Make sure that somebody goes on with an execution: nothing if a worker is alive, else a fresh one."""
     execution = runtime.journal.execution(exec_id)
-    if execution.status is ExecutionStatus.RUNNING:
+    # One that has ended had a live worker, which was quicker than this.
+    if execution.status is ExecutionStatus.RUNNING or execution.status.ended:
         return Started(exec_id, None)
     ref = created_event(runtime, exec_id).body["ref"]
     if ref["kind"] == "notebook" and ref.get("interactive"):

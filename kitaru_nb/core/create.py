@@ -46,8 +46,12 @@ def create_replay(
     scope: Scope = "downstream",
     inputs: Mapping[str, Any] | None = None,
     flow: Flow[..., Any] | None = None,
+    line: Mapping[str, Any] | None = None,
 ) -> Execution:
-    """A pending execution that replays ``exec_id`` (see `kitaru_nb.core.replay`), with ``flow``'s code if given."""
+    """A pending execution that replays ``exec_id`` (see `kitaru_nb.core.replay`), with ``flow``'s code if given.
+
+    ``line``: what a notebook keeps of the line that asked for it.
+    """
     created = created_event(runtime, exec_id)
     original = runtime.journal.execution(exec_id)
     if flow is not None and flow.name != original.flow_name:
@@ -71,7 +75,7 @@ def create_replay(
         "options": created.body.get("options", {}),
         "original": exec_id,
         "plan": plan.body,
-    }
+    } | ({"line": line} if line else {})
     return write_created(
         runtime,
         original.flow_name,

@@ -84,7 +84,11 @@ class Elsewhere:
                 self._looked = at
                 for event in self._run.journal.history(self._run.exec_id, after=self._seq):
                     self._seq = event.seq
-                    if event.kind == RETURNED:
+                    if event.kind == RETURNED and not self._is_over(event):
                         self._returned[event.key] = event
             found = self._returned.get(call_id)
             return found if found is not None and found.body["attempt"] == attempt else None
+
+    def _is_over(self, returned: Event) -> bool:
+        """Whether an outcome tells only of an outage that ended the turn of an earlier worker."""
+        return "outage" in returned.body and returned.body["epoch"] != self._run.lease.epoch

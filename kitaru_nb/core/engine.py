@@ -130,7 +130,7 @@ class Fail:
     """Record a failed attempt; ``retry_in`` None means it was the last."""
 
     call: Call
-    error: Exception
+    error: Exception | SystemExit
     attempt: int
     retry_in: float | None
 
@@ -382,7 +382,7 @@ class Engine:
             try:
                 value = yield Invoke(call, attempt)
                 yield Complete(call, value, attempt)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 if is_fatal(error):
                     raise
                 failures += 1

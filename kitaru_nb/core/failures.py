@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pickle
+import time
 import traceback
 from typing import Any
 
-from kitaru_nb.errors import KitaruError, KitaruUserCodeError, Paused
+from kitaru_nb.errors import KitaruError, KitaruStorageError, KitaruUserCodeError, Paused
 from kitaru_nb.model import Event
 
 #: Characters of a message and of a traceback that are kept, and bytes of a pickled exception: some carry the request,
@@ -37,7 +38,7 @@ def _shortened(text: str, most: int) -> str:
     return text[: most // 2] + left_out + text[-most // 2 :]
 
 
-def pickled(error: Exception) -> bytes | None:
+def pickled(error: BaseException) -> bytes | None:
     """The exception for a later `except`, when it survives pickling and isn't huge."""
     try:
         data = pickle.dumps(error)
@@ -49,7 +50,7 @@ def pickled(error: Exception) -> bytes | None:
     return data
 
 
-def recorded_failure(event: Event, *, trusted: bool) -> Exception:
+def recorded_failure(event: Event, *, trusted: bool) -> BaseException:
     """The exception that a ``checkpoint.failed`` event recorded, or `KitaruUserCodeError` with its text."""
     failure = event.body["failure"]
     if event.blob is not None and trusted:
@@ -57,7 +58,7 @@ def recorded_failure(event: Event, *, trusted: bool) -> Exception:
             error = pickle.loads(event.blob)
         except Exception as unreadable:
             return KitaruUserCodeError(f"{failure['message']} (its exception can't be loaded: {unreadable})")
-        if isinstance(error, Exception):
+        if isinstance(error, Exception | SystemExit):
             return error
     return KitaruUserCodeError(f"{failure['exception_type']}: {failure['message']}")
 
@@ -67,3 +68,17 @@ def is_pause(error: BaseException) -> bool:
     if isinstance(error, BaseExceptionGroup):  # what a TaskGroup makes of a `Paused` in one of its tasks
         return error.subgroup((Paused, KeyboardInterrupt)) is not None
     return isinstance(error, Paused | KeyboardInterrupt)
+
+
+def outage_in(error: BaseException) -> KitaruStorageError | None:
+    """The outage of the artifact store that an exception is, or that a TaskGroup made a group of."""
+    if isinstance(error, BaseExceptionGroup):
+        return next(filter(None, map(outage_in, error.exceptions)), None)
+    return error if isinstance(error, KitaruStorageError) else None
+
+
+def last_word(exec_id: str, error: BaseException) -> Event:
+    """What is recorded of an execution that ``error`` ended: it has failed, or an outage interrupted it."""
+    if (outage := outage_in(error)) is not None:
+        return Event(exec_id, "execution.paused", "", time.time(), {"reason": str(outage), "outage": True})
+    return Event(exec_id, "execution.failed", "", time.time(), {"failure": failure_body(error)})

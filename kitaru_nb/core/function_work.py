@@ -97,7 +97,7 @@ class FunctionWork:
             return run.store.read_inline(*found, artifact=lambda: artifacts[0])
         return run.store.read(artifacts[0])
 
-    def recorded_failure(self, event: Event) -> Exception:
+    def recorded_failure(self, event: Event) -> BaseException:
         """The exception that ended the last attempt."""
         return recorded_failure(event, trusted=self.run.runtime.settings.trust_pickle)
 

@@ -50,6 +50,10 @@ class UserCode:
         """Whether the calling thread runs user code."""
         return threading.get_ident() in self._inside
 
+    def doomed(self) -> bool:
+        """Whether the calling thread was told to end."""
+        return threading.get_ident() in self._doomed
+
     def stop(self) -> None:
         """Raise `Paused` in every other thread that runs user code. It arrives at the thread's next bytecode."""
         with self._sending_to() as inside:

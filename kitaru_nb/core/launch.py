@@ -94,7 +94,7 @@ def _without_frames(error: BaseException | None) -> Exception | None:
 
 
 def _is_stranded(outcome: Outcome) -> bool:
-    """Whether storage was gone when it ended, so that the journal doesn't know of it."""
+    """Whether storage was gone when it ended; where that was the journal, it doesn't know."""
     return isinstance(outcome.error, KitaruBackendError)
 
 

@@ -39,14 +39,18 @@ threads: dict[str, LocalRun] = {}
 
 
 def wait_for_threads() -> None:
-    """Wait until no execution is advanced here any more. Ctrl-C lets them go at their next steps."""
+    """Wait until no execution is advanced here any more. Ctrl-C, now or before, lets them go at their next steps."""
+    # What ended a script is the last exception that was shown; at a prompt that was one of many lines.
+    pressed = isinstance(getattr(sys, "last_value", None), KeyboardInterrupt) and not hasattr(sys, "ps1")
     while alive := [local for local in list(threads.values()) if not local.ended.is_set()]:
         try:
             for local in alive:
+                if pressed:
+                    local.interrupt()
+            for local in alive:
                 local.ended.wait()
         except KeyboardInterrupt:
-            for local in alive:
-                local.interrupt()
+            pressed = True
 
 
 class ProcessEnd:

@@ -58,7 +58,7 @@ class Retry:
             f"{self} can't be: expected {expected}.", fix="Retry(attempts=3, delay=0.5, backoff=2.0, on=(OSError,))"
         )
 
-    def delay_after(self, error: Exception, failures: int) -> float | None:
+    def delay_after(self, error: BaseException, failures: int) -> float | None:
         """Seconds to wait after the ``failures``-th failure, or None when it isn't tried again."""
         if isinstance(error, KitaruWorkerLostError):
             return self._delay(failures) if failures <= max(self.attempts, LOST_WORKERS) else None

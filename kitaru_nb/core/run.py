@@ -257,16 +257,18 @@ class Run:
         with self._lock:
             before = self._started.get(call_id)
             first = before.first_at if before else now
-            self._started[call_id] = Started(call, effect.attempt, first, now)
+            mine = self._started[call_id] = Started(call, effect.attempt, first, now)
         if self.told is not None:
             self.told("started", call, None)
         try:
             yield
         except Exception:
             raise
-        except BaseException:
-            with self._lock:
-                self._started.pop(call_id, None)  # interrupted: the call is no longer in flight
+        except BaseException as error:
+            if not isinstance(error, SystemExit) or self.user_code.doomed():
+                with self._lock:
+                    if self._started.get(call_id) is mine:  # else the next attempt around it has begun the call again
+                        del self._started[call_id]  # interrupted: the call is no longer in flight
             raise
 
     def _trace(self, call: e.Call) -> None:
@@ -280,9 +282,12 @@ class Run:
         with self._in_flight(effect):
             try:
                 self.back_to_user_code()
-                return effect.call.work.invoke(effect.call, effect.attempt)
+                value = effect.call.work.invoke(effect.call, effect.attempt)
             finally:
                 self.user_code.leave()
+            if self.user_code.doomed():
+                raise SystemExit  # too late: what it brings doesn't count
+            return value
 
     def _restore(self, call: e.Call, event: Event, exec_id: str) -> Any:
         """The outcome that ``event`` recorded. A resume does this once for each completed call, before all else."""
@@ -357,6 +362,8 @@ class Run:
         call, error = effect.call, effect.error
         with self._lock:
             started = self._started.get(call.call_id)
+            if isinstance(error, SystemExit) and (started is None or started.call is not call):
+                return  # a timeout around the call ended its thread: no failure of its own
             if effect.retry_in is None:
                 self._started.pop(call.call_id, None)
             elif started is not None:

@@ -117,7 +117,8 @@ def checked_stack(runtime: Runtime, stack: str | None) -> str:
     place = stack or mine.stack
     runner_of(place)
     its = settings_on(place, mine)
-    if (its.journal_url, its.store_url) != (mine.journal_url, mine.store_url):
+    same = its.journal_url == mine.journal_url or its.journal_url.rstrip("/") in runtime.addresses
+    if not same or its.store_url != mine.store_url:
         raise KitaruUsageError(
             f"Stack {place!r} has a journal or a store of its own; this is kept elsewhere.",
             fix=f"KitaruClient(stack={place!r}), or in a shell: --stack {place}",

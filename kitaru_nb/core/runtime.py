@@ -28,9 +28,11 @@ class Runtime:
 
     Attributes:
         preview: makes the short, safe picture of a value that the journal keeps.
+        addresses: URLs by which others have this very journal, through a server in this process.
     """
 
     preview = staticmethod(preview)
+    addresses: frozenset[str] = frozenset()
 
     def __init__(
         self, settings: Settings, *, journal: Journal | None = None, store: ArtifactStore | None = None

@@ -27,7 +27,7 @@ class Work(Protocol):
     def restore(self, run: Run, call: Call, artifacts: Sequence[Artifact], event: Event) -> Any:
         """The outcome again, from what was recorded."""
 
-    def recorded_failure(self, event: Event) -> Exception:
+    def recorded_failure(self, event: Event) -> BaseException:
         """The exception again that ended the call's last attempt."""
 
 

@@ -4,10 +4,10 @@ All that a person sees of an execution is a fold over its events (`kitaru_nb.jou
 
 ====================  ====================================================================================
 execution.created     flow, ref (how a fresh process loads the flow), inputs {name: artifact}, options, by,
-                      original (exec id), plan (of a replay)
+                      original (exec id), plan (of a replay), line (of a notebook that asked for it: cell, words)
 execution.claimed     owner {host, pid, started, nonce}, epoch              written by `claim`
 execution.waiting     waits [wait ids]; the worker lets go
-execution.paused      reason, signal (if one caused it); the worker lets go, status stays ``running``
+execution.paused      reason, signal or outage (if one caused it); the worker lets go, status stays ``running``
 execution.completed   result (artifact or null)
 execution.failed      failure {message, exception_type, traceback, origin}
 execution.cancelled   by
@@ -22,7 +22,8 @@ checkpoint.failed     key=call id; name, attempt, failure, final, retry_in; and 
 checkpoint.sent       key=call id; an order for another process: name, attempt, epoch, scope, code, modules [artifact],
                       inputs [artifact], sources; of isolated checkpoints
 checkpoint.returned   key=call id; what that process brought back: name, attempt, epoch, and outputs [artifact] with
-                      metadata, or failure; the worker that waits for it makes ``completed`` or ``failed`` of it
+                      metadata, or failure and outage (if one caused it); the worker that waits for it makes
+                      ``completed`` or ``failed`` of it
 wait.created          key=wait id; name, question, schema, metadata, until, timeout, parent, after
 wait.resolved         key=wait id; value, by, via, aborted
 log.lines             key=call id or ""; lines [[at, source, level, text]]

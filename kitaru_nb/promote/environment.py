@@ -19,9 +19,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import uuid
 import zipfile
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -385,6 +387,7 @@ def build_environment(lock: str, wheels: Mapping[str, bytes], python: str) -> Pa
     temporary = place.with_name(f"{place.name}.{uuid.uuid4().hex[:8]}")
     try:
         temporary.mkdir(parents=True)
+        _sweep(place.parent)
         for path, content in {**wheels, "requirements.lock": lock.encode()}.items():
             (temporary / path).parent.mkdir(parents=True, exist_ok=True)
             (temporary / path).write_bytes(content)
@@ -403,6 +406,14 @@ def build_environment(lock: str, wheels: Mapping[str, bytes], python: str) -> Pa
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return found
+
+
+def _sweep(environments: Path) -> None:
+    """Remove environments whose building was cut off: what is built takes less than a day."""
+    for temporary in environments.glob("*.????????"):
+        with suppress(FileNotFoundError):  # it was finished in this moment
+            if time.time() - temporary.stat().st_mtime > 86_400:
+                shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _python(version: str) -> str:

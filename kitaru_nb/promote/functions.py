@@ -73,7 +73,13 @@ def find_flow(runtime: Runtime, target: str) -> Flow[..., Any]:
             fix="kitaru deploy flows.py:brief",
         )
     if where.endswith(".py"):
-        ref = {"kind": "script", "path": str(Path(where).absolute()), "qualname": qualname}
+        path = Path(where).absolute()
+        if not path.is_file():
+            there = ", ".join(sorted(p.name for p in path.parent.glob("*.py"))[:5]) or "none"
+            raise KitaruNotFoundError(
+                f"There is no file {path}. Scripts in {path.parent}: {there}.", fix=f"kitaru deploy FILE.py:{qualname}"
+            )
+        ref = {"kind": "script", "path": str(path), "qualname": qualname}
     else:
         ref = {"kind": "module", "module": where, "qualname": qualname, "root": str(Path.cwd())}
     found = load_object(Event("", "execution.created", "", 0.0, {"ref": ref}), runtime)

@@ -122,7 +122,7 @@ class AwsRunner(CloudRunner):
 
     def __init__(self, stack: Stack) -> None:
         super().__init__(stack)
-        self.options = AwsOptions.model_validate(stack.options)
+        self.options = AwsOptions.of(stack)
         for variable, reference in stack.secrets.items():
             if not _SECRET.fullmatch(reference):
                 expected = "the ARN of a secret of Secrets Manager, or of a parameter of Systems Manager"

@@ -92,7 +92,7 @@ class AzureRunner(CloudRunner):
 
     def __init__(self, stack: Stack) -> None:
         super().__init__(stack)
-        self.options = options = AzureOptions.model_validate(stack.options)
+        self.options = options = AzureOptions.of(stack)
         self._group = options.resource_group
         self._sweep = Sweep(options.keep)
         for variable, reference in stack.secrets.items():

@@ -9,7 +9,7 @@ from kitaru_nb.config import secrets_in
 from kitaru_nb.core.runners import Job
 from kitaru_nb.core.runtime import Runtime
 from kitaru_nb.errors import KitaruUsageError
-from kitaru_nb.stacks.definition import DEFINITION, Stack
+from kitaru_nb.stacks.definition import DEFINITION, Stack, on_stack
 from kitaru_nb.stacks.process import environment
 
 
@@ -36,10 +36,12 @@ def worker_command(exec_id: str, job: Job | None = None) -> list[str]:
 def worker_environment(runtime: Runtime, stack: Stack) -> dict[str, str]:
     """Variables of a worker: where journal and store are, and what the stack adds. Without the home of this machine.
 
+    Both are as the stack says: a server that has the journal itself reaches it another way than its workers.
+
     Raises:
         KitaruUsageError: a password would be readable wherever the platform shows the worker.
     """
-    settings = runtime.settings
+    settings = on_stack(stack, runtime.settings)
     for what, url in (("journal", settings.journal_url), ("store", settings.store_url)):
         variable = f"KITARU_{what.upper()}"
         if variable not in stack.secrets and secrets_in(url):

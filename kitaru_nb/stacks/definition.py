@@ -20,7 +20,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -28,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from kitaru_nb.config import CONFIG_FILE, Settings, load_settings, secrets_in
 from kitaru_nb.core.executors import parse_executor
 from kitaru_nb.core.runners import BUILT_IN, Runner, unknown_stack
-from kitaru_nb.errors import KitaruFeatureNotAvailableError, KitaruUsageError
+from kitaru_nb.errors import KitaruFeatureNotAvailableError, KitaruStateError, KitaruUsageError
 
 #: Kind of runner → ("module:Class", the extra that it needs). The class takes the definition.
 RUNNERS = {
@@ -51,6 +51,21 @@ class Options(BaseModel):
     """What one kind of runner takes. Each runner has its own."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @classmethod
+    def of(cls, stack: Stack) -> Self:
+        """The options of a stack. Raises `KitaruUsageError` that says what is wrong with them."""
+        try:
+            return cls.model_validate(stack.options)
+        except ValidationError as error:
+            where, made = f"options of stack {stack.name!r}", f"kitaru stack create {stack.name} {stack.runner}"
+            missing = [str(found["loc"][0]) for found in error.errors() if found["type"] == "missing"]
+            if not missing:
+                raise _wrong_field(error, where, cls, f"{made} ... --option NAME=VALUE") from None
+            raise KitaruUsageError(
+                f"{where}: {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing.",
+                fix=f"{made} ... {' '.join(f'--option {name}=...' for name in missing)}",
+            ) from None
 
 
 class Stack(BaseModel):
@@ -81,25 +96,40 @@ class Stack(BaseModel):
 
 
 def settings_of(name: str, base: Settings) -> Settings:
-    """The settings of processes that work on a stack, over those of ``base``.
+    """The settings of processes that work on a stack, over those of ``base``. Raises as `find_stack` and `on_stack`."""
+    return on_stack(find_stack(name, base.home), base)
+
+
+def on_stack(stack: Stack, base: Settings) -> Settings:
+    """`settings_of` for a definition at hand.
+
+    A worker elsewhere was given those of its own stack: the variables in its URLs are of the desk, not of the worker.
 
     Raises:
-        KitaruFeatureNotAvailableError: there is no such stack.
         KitaruUsageError: a URL names a variable that isn't set.
     """
-    stack = find_stack(name, base.home)
-    changes: dict[str, Any] = {"stack": name}
+    if _carried().get("name") == stack.name:
+        given = load_settings()
+        same = {field: getattr(given, field) for field in ("journal", "store", "inline_max_bytes", "executor")}
+        return dataclasses.replace(base, stack=stack.name, **same)
+    changes: dict[str, Any] = {"stack": stack.name}
     if stack.journal is not None:
-        changes["journal"] = filled(stack.journal, f"journal of stack {name!r}")
+        changes["journal"] = filled(stack.journal, f"journal of stack {stack.name!r}")
     if stack.store is not None:
-        changes["store"] = filled(stack.store, f"store of stack {name!r}")
+        changes["store"] = filled(stack.store, f"store of stack {stack.name!r}")
         if "://" in stack.store and not stack.store.startswith("file://"):
             changes["inline_max_bytes"] = 0
     if stack.inline_max_bytes is not None:
         changes["inline_max_bytes"] = stack.inline_max_bytes
     if stack.executor is not None:
-        changes["executor"] = filled(stack.executor, f"executor of stack {name!r}")
+        changes["executor"] = filled(stack.executor, f"executor of stack {stack.name!r}")
     return dataclasses.replace(base, **changes)
+
+
+def _carried() -> dict[str, Any]:
+    """The definition, with its name, of the stack that this process is a worker of elsewhere; of others none."""
+    fields: dict[str, Any] = json.loads(os.environ.get(DEFINITION, "{}"))
+    return fields
 
 
 def filled(text: str, what: str) -> str:
@@ -131,7 +161,7 @@ def find_stack(name: str, home: Path | None = None) -> Stack:
     home = home or load_settings().home
     path = home / FOLDER / f"{name}.yaml"
     if not _NAME.fullmatch(name) or not path.is_file():
-        fields = json.loads(os.environ.get(DEFINITION, "{}"))
+        fields = _carried()
         if fields.pop("name", None) == name:
             return parse_stack(name, fields, DEFINITION)
         raise unknown_stack(name, stack_names(home))
@@ -154,7 +184,7 @@ def parse_stack(name: str, fields: Any, where: str) -> Stack:
     try:
         stack = Stack.model_validate({**fields, "name": name})
     except ValidationError as error:
-        raise wrong_field(error, where) from None
+        raise _wrong_field(error, where, Stack, f"kitaru stack create {name} RUNNER") from None
     if stack.executor is not None:
         parse_executor(stack.executor)
     if stack.runner not in RUNNERS:
@@ -184,11 +214,21 @@ def save_stack(stack: Stack, home: Path | None = None) -> Path:
 
 
 def delete_stack(name: str, home: Path | None = None) -> None:
-    """Remove a stack's file. Executions that are on it keep their history. Raises as `find_stack`."""
+    """Remove a stack's file. Executions that are on it keep their history.
+
+    Raises:
+        KitaruUsageError: it is built in.
+        KitaruStateError: it is in use; whatever names no stack would find none.
+        KitaruFeatureNotAvailableError: there is no such stack.
+    """
     if name in BUILT_IN:
-        raise KitaruUsageError(f"The stack {name!r} is built in; it can't be deleted.")
+        raise KitaruUsageError(f"The stack {name!r} is built in; it can't be deleted.", fix="kitaru stack list")
     find_stack(name, home)
-    ((home or load_settings().home) / FOLDER / f"{name}.yaml").unlink()
+    settings = load_settings()
+    if name == settings.stack:
+        fix = "unset KITARU_STACK" if "KITARU_STACK" in os.environ else "kitaru stack use local"
+        raise KitaruStateError(f"The stack {name!r} is in use; it can't be deleted.", fix=fix)
+    ((home or settings.home) / FOLDER / f"{name}.yaml").unlink()
 
 
 def use_stack(name: str, home: Path | None = None) -> Path:
@@ -245,22 +285,18 @@ def runner_for(stack: Stack) -> Runner:
             f"Stack {stack.name!r} runs on {stack.runner}, which needs a package that isn't installed: {error}.",
             fix=f"pip install 'kitaru-nb[{extra}]'",
         ) from error
-    try:
-        runner: Runner = made(stack)
-    except ValidationError as error:
-        raise wrong_field(error, f"options of stack {stack.name!r}") from None
+    runner: Runner = made(stack)
     return runner
 
 
-def wrong_field(error: ValidationError, where: str) -> KitaruUsageError:
+def _wrong_field(error: ValidationError, where: str, model: type[BaseModel], fix: str) -> KitaruUsageError:
     """The first thing that a definition has wrong, in words."""
     first = error.errors()[0]
     field = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        return KitaruUsageError(f"{where}: there is no {field!r}.", fix=f"remove {field}")
-    if first["type"] == "missing":
-        return KitaruUsageError(f"{where}: {field} is missing.", fix=f"{field}: ...")
-    return KitaruUsageError(f"{where}: {field} is {first['input']!r}: {first['msg']}.")
+        there = ", ".join(name for name, known in model.model_fields.items() if not known.exclude)
+        return KitaruUsageError(f"{where}: there is no {field!r}. There is: {there}.", fix=f"remove {field}")
+    return KitaruUsageError(f"{where}: {field} is {first['input']!r}: {first['msg']}.", fix=fix)
 
 
 def _line(error: yaml.YAMLError) -> str:

@@ -98,7 +98,7 @@ class GcpRunner(CloudRunner):
 
     def __init__(self, stack: Stack) -> None:
         super().__init__(stack)
-        self.options = GcpOptions.model_validate(stack.options)
+        self.options = GcpOptions.of(stack)
         self.parent = f"projects/{self.options.project}/locations/{self.options.region}"
         for variable in stack.secrets:
             _secret(stack, variable)

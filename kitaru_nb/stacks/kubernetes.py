@@ -98,7 +98,7 @@ class KubernetesRunner:
 
     def __init__(self, stack: Stack) -> None:
         self.stack = stack
-        self.options = KubernetesOptions.model_validate(stack.options)
+        self.options = KubernetesOptions.of(stack)
 
     @functools.cached_property
     def client(self) -> lightkube.Client:

@@ -46,8 +46,7 @@ class ProcessRunner:
         """A runner of ``stack`` (None: a built-in one).
 
         Raises:
-            KitaruUsageError: the stack names secrets.
-            ValidationError: an option that can't be.
+            KitaruUsageError: the stack names secrets, or an option that can't be.
         """
         if stack is not None and stack.secrets:
             raise KitaruUsageError(
@@ -55,7 +54,7 @@ class ProcessRunner:
                 "workers of the runner 'process' see this machine's own variables.",
                 fix="leave out --secret, and export the variable",
             )
-        self.options = ProcessOptions.model_validate(stack.options if stack is not None else {})
+        self.options = ProcessOptions.of(stack) if stack is not None else ProcessOptions()
         self._environment = stack.environment if stack is not None else {}
 
     def submit(self, runtime: Runtime, exec_id: str, job: Job | None = None) -> str:
@@ -112,8 +111,11 @@ class ProcessRunner:
 
     def _cancel(self, key: str) -> None:
         if (folder := _queued.get(key)) is not None:
-            drop(folder, key)
-            for place in Places(folder.parent).of(key):
+            places = Places(folder.parent)
+            with places.locked():  # or its foreman may be starting it at this moment
+                drop(folder, key)
+                living = places.of(key)
+            for place in living:
                 end(place, GRACE)
         for process, _, _ in _children.get(key, ()):
             if process.poll() is None:
@@ -127,6 +129,14 @@ class ProcessRunner:
         """All that workers of the execution printed, where this process asked for one."""
         path = self.status(exec_id, job).output
         return Path(path).read_text(errors="replace") if path and Path(path).exists() else ""
+
+
+def lost(exec_id: str) -> float | None:
+    """When the newest worker that this process started for an execution began, if it has ended; else None."""
+    if exec_id not in _children:
+        return None
+    process, _, begun_at = _children[exec_id][-1]
+    return None if process.poll() is None else begun_at
 
 
 def reap() -> None:

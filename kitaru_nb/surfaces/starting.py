@@ -99,7 +99,8 @@ def _flow(path: Path, name: str) -> Flow[..., Any]:
     ref = {"kind": "script", "path": str(path), "qualname": name}
     found = load_object(Event("", "execution.created", "", 0.0, {"ref": ref}), default_runtime())
     if not isinstance(found, Flow):
-        raise KitaruUsageError(f"{name!r} of {path.name} is a {type(found).__name__}; expected a function under @flow.")
+        there = ", ".join(n for n, value in vars(sys.modules["__main__"]).items() if isinstance(value, Flow)) or "none"
+        raise KitaruNotFoundError(f"{path.name} has no flow {name!r}. Its flows are: {there}.")
     return found
 
 

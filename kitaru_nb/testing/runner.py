@@ -67,7 +67,9 @@ def ask(name: str) -> str:
 
 @checkpoint
 def linger(name: str) -> int:
-    (HERE / f"{name}.pid").write_text(str(os.getpid()))
+    beside = HERE / f"{name}.new"
+    beside.write_text(str(os.getpid()))
+    beside.replace(HERE / f"{name}.pid")  # who sees it can read it
     until = time.monotonic() + 120
     while time.monotonic() < until and not (HERE / f"{name}.enough").exists():
         time.sleep(0.05)
@@ -227,7 +229,7 @@ class RunnerContract:
         exec_id = self.begin(runtime, program.stay, "e")
         runner.submit(runtime, exec_id)
         self.until("it runs", (programs / "e.pid").exists)
-        assert runner.status(exec_id).state == "running"
+        self.until("the place says so", lambda: runner.status(exec_id).state == "running")
         runner.cancel(exec_id)
         self.until_ended(runner, exec_id)
         assert runtime.journal.execution(exec_id).status is ExecutionStatus.INTERRUPTED

@@ -4,7 +4,7 @@ import * as React from 'react';
 import { createRoot } from 'react-dom/client';
 import { Api } from './api';
 import { count } from './format';
-import { HostContext, useConnected, useHost, useLoaded, type Host } from './hooks';
+import { HostContext, useConnected, useHost, useLoaded, useNarrow, type Host } from './hooks';
 import { HttpTransport } from './http';
 import { Live } from './live';
 import { ExecutionView } from './views/Execution';
@@ -25,7 +25,8 @@ function hashOf(execId: string, node?: string | null): string {
   return `#/executions/${encodeURIComponent(execId)}${node ? `?${new URLSearchParams({ node })}` : ''}`;
 }
 
-function App(): JSX.Element {
+function App(props: { within: HTMLElement }): JSX.Element {
+  const narrow = useNarrow(props.within);
   const [place, setPlace] = React.useState(() => placeOf(location.hash));
   const main = React.useRef<HTMLElement>(null);
   React.useEffect(() => {
@@ -45,22 +46,15 @@ function App(): JSX.Element {
     <>
       <Header view={place.view} />
       <main ref={main} tabIndex={-1} className="kt-page">
-        <View place={place} />
+        <View place={place} narrow={narrow} />
       </main>
     </>
   );
 }
 
-const SMALL = matchMedia('(max-width: 700px)');
-
-function View(props: { place: Place }): JSX.Element {
+function View(props: { place: Place; narrow: boolean }): JSX.Element {
+  const { narrow } = props;
   const { view, execId, node } = props.place;
-  const [narrow, setNarrow] = React.useState(SMALL.matches);
-  React.useEffect(() => {
-    const changed = (): void => setNarrow(SMALL.matches);
-    SMALL.addEventListener('change', changed);
-    return () => SMALL.removeEventListener('change', changed);
-  }, []);
   if (view === 'executions' && execId) {
     const move = (id: string | null): void => history.replaceState(null, '', hashOf(execId, id));
     return (
@@ -83,7 +77,7 @@ function View(props: { place: Place }): JSX.Element {
     return (
       <>
         <h1>Executions</h1>
-        <Executions />
+        <Executions narrow={narrow} />
       </>
     );
   }
@@ -91,7 +85,7 @@ function View(props: { place: Place }): JSX.Element {
     return (
       <>
         <h1>Inbox</h1>
-        <Inbox />
+        <Inbox narrow={narrow} />
       </>
     );
   }
@@ -112,9 +106,10 @@ function View(props: { place: Place }): JSX.Element {
     );
   }
   return (
-    <p className="kt-empty">
-      There is no page here. <a href="#/executions">Executions</a>
-    </p>
+    <>
+      <h1>There is no page here</h1>
+      <a href="#/executions">Executions</a>
+    </>
   );
 }
 
@@ -174,8 +169,9 @@ const host: Host = {
   },
   href: execId => hashOf(execId)
 };
-createRoot(document.getElementById('app')!).render(
+const within = document.getElementById('app')!;
+createRoot(within).render(
   <HostContext.Provider value={host}>
-    <App />
+    <App within={within} />
   </HostContext.Provider>
 );

@@ -107,6 +107,26 @@ export function useSettled<T>(value: T, ms = 250): T {
   return settled;
 }
 
+/** For `ref` of what comes in place of something that had the focus: whoever uses the keyboard goes on there. */
+export function takeFocus(element: HTMLElement | null): void {
+  element?.focus();
+}
+
+/** Below this width there is one column. */
+const ONE_COLUMN = 640;
+
+/** Whether a place is too narrow for two columns; not so while it isn't shown. */
+export function useNarrow(place: HTMLElement): boolean {
+  const look = (): boolean => place.clientWidth > 0 && place.clientWidth < ONE_COLUMN;
+  const [narrow, setNarrow] = React.useState(look);
+  React.useEffect(() => {
+    const watch = new ResizeObserver(() => setNarrow(look()));
+    watch.observe(place);
+    return () => watch.disconnect();
+  }, [place]);
+  return narrow;
+}
+
 let ids = 0;
 
 /** An id that is unique on the page, for labels. (React 18's useId has colons, which selectors don't like.) */

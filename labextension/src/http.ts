@@ -127,7 +127,7 @@ export class HttpTransport implements Transport {
       return await this.send(url, { credentials: 'same-origin', ...init });
     } catch (error) {
       if ((error as Error).name === 'AbortError') throw error;
-      throw new ApiError(0, 'Unreachable', 'The server can’t be reached.', 'look whether it still runs');
+      throw new ApiError(0, 'Unreachable', 'The server can’t be reached. Look whether it still runs.');
     }
   }
 }

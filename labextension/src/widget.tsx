@@ -3,7 +3,7 @@
 import * as React from 'react';
 import { createRoot } from 'react-dom/client';
 import { Api, ApiError, type Change, type Content, type Query, type Transport } from './api';
-import { HostContext, type Host } from './hooks';
+import { HostContext, useNarrow, type Host } from './hooks';
 import { HttpTransport } from './http';
 import { Live } from './live';
 import { ExecutionView } from './views/Execution';
@@ -192,8 +192,9 @@ async function transportFor(model: Model): Promise<{ transport: Transport; dispo
   return { transport: kernel, dispose: () => kernel.dispose() };
 }
 
-function PanelApp(props: { model: Model; host: Host }): JSX.Element {
+function PanelApp(props: { model: Model; host: Host; within: HTMLElement }): JSX.Element {
   const { model } = props;
+  const narrow = useNarrow(props.within);
   const [execId, setExecId] = React.useState(() => String(model.get('execution') ?? ''));
   const [other, setOther] = React.useState<{ execId: string; node?: string } | null>(null);
   React.useEffect(() => {
@@ -211,7 +212,7 @@ function PanelApp(props: { model: Model; host: Host }): JSX.Element {
           ‹ This notebook
         </button>
       ) : null}
-      {shown ? <ExecutionView key={shown} execId={shown} node={other?.node} /> : <Inbox />}
+      {shown ? <ExecutionView key={shown} execId={shown} node={other?.node} narrow={narrow} /> : <Inbox narrow={narrow} />}
     </HostContext.Provider>
   );
 }
@@ -229,7 +230,7 @@ async function render({ model, el }: { model: Model; el: HTMLElement }): Promise
   place.className = `kt-app kt-panel${isJupyter() ? '' : ' kt-alone'}`;
   el.append(place);
   const root = createRoot(place);
-  root.render(<PanelApp model={model} host={host} />);
+  root.render(<PanelApp model={model} host={host} within={place} />);
   return () => {
     root.unmount();
     place.remove();

@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.ports import free_port
+
 AZURITE = Path(__file__).parent / "azurite"
 
 
@@ -30,13 +31,6 @@ class Bucket:
 
     url: str
     environment: Mapping[str, str]
-
-
-def free_port() -> int:
-    """A port of loopback that nobody listens on."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 @contextmanager
@@ -75,7 +69,8 @@ def s3(folder: Path) -> Iterator[Bucket]:
     weed = Path(sys.executable).parent / "weed"
     port, *others = (free_port() for _ in range(9))
     names = ("master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc")
-    command = [str(weed), "server", "-dir", str(folder), "-ip", "127.0.0.1", "-ip.bind", "127.0.0.1", "-s3"]
+    command = [str(weed), f"-logdir={folder}", "server", "-dir", str(folder)]
+    command += ["-ip", "127.0.0.1", "-ip.bind", "127.0.0.1", "-s3"]
     command += [f"-s3.port={port}", f"-s3.port.grpc={others[6]}", "-s3.port.iceberg=0", "-s3.port.lance=0"]
     command += ["-volume.max=20", "-master.telemetry=false"]
     command += [f"-{name}={other}" for name, other in zip(names, others, strict=False)]

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import importlib
+import io
 import os
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 
 from kitaru_nb.artifacts import ArtifactStore, Dumped
-from kitaru_nb.artifacts.blobs import blobs_at
-from kitaru_nb.errors import KitaruArtifactError, KitaruBackendError, KitaruError, KitaruFeatureNotAvailableError
+from kitaru_nb.artifacts.blobs import LEFT_AFTER, FolderBlobs, blobs_at
+from kitaru_nb.errors import (
+    KitaruArtifactError,
+    KitaruBackendError,
+    KitaruError,
+    KitaruFeatureNotAvailableError,
+    KitaruStorageError,
+)
 
 LARGE = os.urandom(3_000_000)
 
@@ -108,6 +119,29 @@ def test_a_folder_that_cant_be_written_is_named(tmp_path: Path) -> None:
     assert files(tmp_path) == ["file"]
 
 
+@pytest.mark.parametrize("value", ["x" * 20_000, numpy.zeros(500_000)], ids=["whole", "streamed"])
+def test_a_read_that_breaks_off_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: Any) -> None:
+    class Breaking(io.FileIO):
+        """Breaks once, and has nothing more to say then."""
+
+        broken = False
+
+        def readinto(self, buffer: Any) -> int:
+            if self.tell() and not self.broken:
+                self.broken = True
+                raise ConnectionError("the server has gone")
+            return 0 if self.broken else super().readinto(buffer[:1000])
+
+        def read(self, size: int = -1) -> bytes:
+            return b"" if self.readinto(room := bytearray(1000)) == 0 else bytes(room)
+
+    store = ArtifactStore(str(tmp_path))
+    artifact = store.write(value, name="v")
+    monkeypatch.setattr(store._blobs, "open", lambda digest: Breaking(store.location(digest)))
+    with pytest.raises(KitaruStorageError, match="could not be read: ConnectionError"):
+        store.read(artifact)
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
 def test_a_read_only_folder_is_named() -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -172,6 +206,32 @@ def test_a_writer_that_is_killed_publishes_nothing(tmp_path: Path) -> None:
     ended = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
     assert ended.returncode < 0
     assert all(name.endswith(".tmp") for name in files(tmp_path))
+
+
+def test_what_killed_writers_left_is_removed_and_what_is_being_written_is_not(tmp_path: Path) -> None:
+    now, long_ago = time.time(), time.time() - LEFT_AFTER - 1
+    for name in ("left", "fresh", "written"):
+        (tmp_path / f".{name}.tmp").write_bytes(b"half")
+    seen: list[list[str]] = []
+
+    def chunks(store: FolderBlobs) -> Iterator[bytes]:
+        yield b"x"
+        (own,) = set(files(tmp_path)) - {".left.tmp", ".fresh.tmp", ".written.tmp"}
+        os.utime(tmp_path / own, (long_ago, long_ago))  # its process was stopped for long
+        store.put([b"y" * 10], None)
+        seen.append(files(tmp_path))
+        assert own in seen[-1]
+        yield b"z"
+
+    with (tmp_path / ".written.tmp").open("r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        for name, at in (("left", long_ago), ("fresh", now), ("written", long_ago)):
+            os.utime(tmp_path / f".{name}.tmp", (at, at))
+        writer, other = (FolderBlobs(tmp_path, flush=False) for _ in range(2))
+        digest = writer.put(chunks(other), None)
+    assert {".fresh.tmp", ".written.tmp"} < set(seen[0])
+    assert ".left.tmp" not in seen[0]
+    assert Path(writer.location(digest)).read_bytes() == b"xz"
 
 
 def test_artifact_ids_are_made_of_execution_call_and_name(tmp_path: Path) -> None:

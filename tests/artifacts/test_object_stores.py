@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -18,10 +17,15 @@ from urllib.parse import urlsplit
 import fsspec
 import pytest
 
+from kitaru_nb import checkpoint, flow
 from kitaru_nb.artifacts import ArtifactStore
 from kitaru_nb.artifacts.parts import PART
-from kitaru_nb.errors import KitaruBackendError
-from kitaru_nb.model import Artifact
+from kitaru_nb.config import Settings
+from kitaru_nb.core.advance import advance
+from kitaru_nb.core.create import create_execution
+from kitaru_nb.core.runtime import Runtime
+from kitaru_nb.errors import KitaruBackendError, KitaruStorageError
+from kitaru_nb.model import Artifact, ExecutionStatus
 from kitaru_nb.testing.artifact_store import ArtifactStoreContract
 from tests.artifacts import stand_ins
 from tests.artifacts.flaky import FlakyNetwork, numbered_bytes
@@ -223,12 +227,41 @@ class TestS3(ObjectStoreContract):
 
     def test_wrong_credentials_are_told_at_once(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-wrong-key")
-        fsspec_forgets()
-        began = time.monotonic()
-        with pytest.raises(KitaruBackendError, match=r"s3://kitaru.* could not be .*PermissionError"):
-            self.make_store(folder).write("x" * 50_000, name="v")
-        assert time.monotonic() - began < 5
-        fsspec_forgets()
+        with self.through_a_flaky_network(monkeypatch) as network:
+            with pytest.raises(KitaruBackendError, match=r"s3://kitaru.* could not be .*PermissionError"):
+                self.make_store(folder).write("x" * 50_000, name="v")
+            assert 0 < network.sent < 2000  # one request, which was refused
+
+    def test_a_flow_goes_on_when_its_bucket_is_back(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Nothing failed meanwhile, and what was finished isn't done again."""
+        monkeypatch.setattr("kitaru_nb.artifacts.blobs._PAUSES", (0.01,))
+        monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")  # by itself the driver would try for a minute
+        monkeypatch.setattr("s3fs.S3FileSystem.retries", 1)
+        ran = []
+
+        @checkpoint
+        def draft(word: str) -> str:
+            ran.append(word)
+            network.failures = 1000 * (len(ran) == 2)
+            return word * 10_000
+
+        @flow
+        def report() -> int:
+            return len(draft("one")) + len(draft("two"))
+
+        with self.through_a_flaky_network(monkeypatch) as network:
+            settings = Settings(folder / "home", store=f"{self.url}/{folder.name}", inline_max_bytes=0)
+            runtime = Runtime(settings)
+            exec_id = create_execution(runtime, report, {}).exec_id
+            outcome = advance(runtime, exec_id, report, poll_seconds=0.0)
+            assert outcome.status is ExecutionStatus.INTERRUPTED
+            assert isinstance(outcome.error, KitaruStorageError)
+            network.failures = 0
+            assert advance(runtime, exec_id, report, poll_seconds=0.0).value == 60_000
+            assert ran == ["one", "two", "two"]
+            kinds = {event.kind for event in runtime.journal.history(exec_id)}
+            assert not {"execution.failed", "checkpoint.failed"} & kinds
+            runtime.journal.close()
 
     def test_credentials_are_never_in_the_journal(self, folder: Path) -> None:
         program = (

@@ -59,7 +59,7 @@ def kitaru(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kitaru]:
     monkeypatch.setenv("KITARU_USER", "tester")
     yield Kitaru(tmp_path / "home")
     for process, *_ in (worker for workers in _children.values() for worker in workers):
-        process.wait(timeout=30)  # or it would be reported as one that still runs
+        process.wait(timeout=60)  # or it would be reported as one that still runs
     default_runtime().journal.close()
 
 

@@ -262,6 +262,14 @@ def test_following_logs_of_an_ended_execution_shows_them_and_ends(kitaru: Kitaru
     assert [json.loads(text)["item"]["message"] for text in lines] == ["looking for cats", "publishing"]
 
 
+def test_following_what_was_just_answered_waits_for_its_worker(kitaru: Kitaru, ran: Ran) -> None:
+    exec_id = ran(flows.brief, "tides")
+    kitaru("executions", "input", exec_id, "--value", "true")
+    result = kitaru("executions", "logs", exec_id, "--follow")
+    assert "publishing" in result.out
+    assert "completed" in result.err
+
+
 def test_following_shows_lines_while_the_execution_runs(kitaru: Kitaru, tmp_path: Path) -> None:
     fifo = tmp_path / "gate"
     os.mkfifo(fifo)

@@ -25,7 +25,7 @@ from kitaru_nb.journal.base import Journal
 from kitaru_nb.model import Event
 
 T = TypeVar("T")
-SECONDS = 20.0
+SECONDS = 60.0
 
 
 def until(condition: Callable[[], T], seconds: float = SECONDS) -> T:

@@ -155,7 +155,7 @@ def test_after_waits_for_the_futures_and_records_the_order(bench: Bench) -> None
 
     @checkpoint
     def slow() -> str:
-        began.wait(10)
+        began.wait(60)
         order.append("slow")
         return "slow"
 
@@ -183,14 +183,14 @@ def test_calls_that_submit_calls_do_not_lock_up_the_pool(bench: Bench) -> None:
 
     @checkpoint
     def outer(n: int) -> int:
-        full.wait(10)  # every thread of the pool is taken, before the first of them submits what it waits for
+        full.wait(60)  # every thread of the pool is taken, before the first of them submits what it waits for
         return sum(double.map([n, n + 1]).results())
 
     @flow
     def nested() -> int:
         return sum(outer.map(range(MAX_THREADS)).results())
 
-    assert bench.run(nested).wait(10) == sum(2 * n + 2 * (n + 1) for n in range(MAX_THREADS))
+    assert bench.run(nested).wait(60) == sum(2 * n + 2 * (n + 1) for n in range(MAX_THREADS))
 
 
 def test_submitted_calls_run_side_by_side(bench: Bench) -> None:
@@ -198,7 +198,7 @@ def test_submitted_calls_run_side_by_side(bench: Bench) -> None:
 
     @checkpoint
     def meet(me: int) -> int:
-        barrier.wait(10)
+        barrier.wait(60)
         return me
 
     @flow
@@ -269,7 +269,7 @@ def test_gathered_async_checkpoints_really_run_side_by_side(bench: Bench) -> Non
         barrier[:] = [asyncio.Event() for _ in range(3)]
         return list(await asyncio.gather(*(meet(n) for n in range(3))))
 
-    assert bench.run(together).wait(10) == [0, 1, 2]
+    assert bench.run(together).wait(60) == [0, 1, 2]
 
 
 def test_async_checkpoints_submitted_from_a_sync_flow_share_one_loop(bench: Bench) -> None:
@@ -315,7 +315,7 @@ async def test_run_returns_at_once_in_a_running_loop_and_the_handle_is_awaited(b
 
     @checkpoint
     def hold() -> str:
-        assert went_on.wait(10)
+        assert went_on.wait(60)
         return "held"
 
     @flow
@@ -334,7 +334,7 @@ async def test_waiting_for_a_handle_in_a_task_can_be_given_up(bench: Bench) -> N
 
     @flow
     def holding() -> str:
-        assert went_on.wait(10)
+        assert went_on.wait(60)
         return "held"
 
     handle = bench.run(holding)

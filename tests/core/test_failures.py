@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import sys
 import threading
+import time
 import weakref
 from typing import Any
 
@@ -158,3 +160,77 @@ def test_an_object_whose_call_is_asynchronous_is_an_asynchronous_checkpoint(benc
         return await doubled(4)
 
     assert bench.run(working).wait() == 8
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+def test_sys_exit_in_a_checkpoint_is_its_failure_and_the_flow_sees_it(bench: Bench, is_async: bool) -> None:
+    """Again when the flow is resumed; it isn't tried again, and what the flow does about it counts."""
+    ran = []
+
+    @checkpoint(retries=2)
+    def leave() -> None:
+        ran.append("leave")
+        sys.exit(3)
+
+    @checkpoint(name="leave", retries=2)
+    async def leave_async() -> None:
+        ran.append("leave")
+        sys.exit(3)
+
+    @checkpoint
+    def note(code: object) -> object:
+        ran.append("note")
+        if len(ran) == 2:
+            raise KeyboardInterrupt
+        return code
+
+    @flow
+    def leaving() -> object:
+        try:
+            leave()
+        except SystemExit as error:
+            return note(error.code)
+
+    @flow(name="leaving")
+    async def leaving_async() -> object:
+        try:
+            await leave_async()
+        except SystemExit as error:
+            return note(error.code)
+
+    chosen = leaving_async if is_async else leaving
+    exec_id = bench.create(chosen)
+    assert bench.advance(exec_id, chosen).status == "interrupted"
+    (call,) = bench.get(exec_id).checkpoints
+    assert (call.name, call.status, len(call.attempts)) == ("leave", "failed", 1)
+    assert call.attempts[0].failure.exception_type == "builtins.SystemExit"
+    assert bench.advance(exec_id, chosen).value == 3
+    assert ran == ["leave", "note", "note"]
+
+
+@pytest.mark.parametrize("how", ["at a bytecode", "inside C"])
+def test_a_call_whose_thread_a_timeout_ends_has_not_failed_by_itself(bench: Bench, how: str) -> None:
+    """It runs again with the next attempt at the checkpoint around it, and only that one counts."""
+    ran: list[threading.Thread] = []
+
+    @checkpoint
+    def inner() -> int:
+        ran.append(threading.current_thread())
+        number = len(ran)
+        if number == 1:
+            if how == "inside C":
+                time.sleep(0.5)
+            while how == "at a bytecode":
+                time.sleep(0.001)
+        else:
+            ran[0].join(60)
+        return number
+
+    @checkpoint(timeout=0.3, retries=Retry(attempts=9, delay=0))
+    def outer() -> int:
+        return inner()
+
+    handle = bench.run(flow(lambda: outer()))
+    assert handle.wait() > 1
+    failed = {event.body["name"] for event in bench.events(handle) if event.kind == "checkpoint.failed"}
+    assert failed == {"outer"}

@@ -44,7 +44,7 @@ def test_a_process_that_a_checkpoint_forks_ends(bench: Bench) -> None:
     def forking() -> int | None:
         process = FORKS.Process(target=ends)
         process.start()
-        process.join(20)
+        process.join(60)
         code: int | None = process.exitcode
         process.kill()
         return code
@@ -64,7 +64,7 @@ def test_a_process_forked_beside_a_flow_ends(bench: Bench) -> None:
     handle = bench.run(beside)
     process = FORKS.Process(target=sys.exit, args=(3,))
     process.start()
-    process.join(20)
+    process.join(60)
     assert process.exitcode == 3
     assert handle.wait() == 2
 

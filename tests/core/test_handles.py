@@ -96,7 +96,7 @@ def test_a_running_flow_has_no_result_yet_and_waiting_for_it_can_be_bounded(benc
 
     @flow
     def working() -> str:
-        assert go_on.wait(10)
+        assert go_on.wait(60)
         return "done"
 
     handle = bench.run(working)
@@ -274,5 +274,5 @@ def test_a_full_disk_is_told_by_the_handle_at_once(tmp_path: Any) -> None:
     bench = Bench(tmp_path, journal=Full(f"memory://{tmp_path.name}"))
     handle = bench.bind(one_step).run()
     with pytest.raises(KitaruBackendError, match="the disk is full") as caught:
-        handle.wait(timeout=10)
+        handle.wait(timeout=60)
     assert caught.value.fix == "make room"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import math
 import os
 import signal
 import sys
@@ -100,7 +102,7 @@ def test_ctrl_c_while_waiting_for_a_handle_pauses_and_resume_goes_on(
     bench: Bench, steps: Steps, variant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     handle = bench.run(steps.flows[variant])
-    assert steps.in_fifth.wait(10)
+    assert steps.in_fifth.wait(60)
     monkeypatch.setattr(FlowHandle, "_check_deadline", _ctrl_c)
     with pytest.raises(KeyboardInterrupt):
         handle.wait()
@@ -124,7 +126,7 @@ def _ctrl_c(self: object, deadline: object, timeout: object) -> None:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_cancel_reaches_a_running_flow(bench: Bench, steps: Steps, variant: str) -> None:
     handle = bench.run(steps.flows[variant])
-    assert steps.in_fifth.wait(10)
+    assert steps.in_fifth.wait(60)
     bench.executions.cancel(handle.exec_id, by="ann")
     let_go(handle)
     assert handle.status == "cancelled"
@@ -156,7 +158,7 @@ def test_cancel_reaches_a_sync_loop_of_short_checkpoints(bench: Bench) -> None:
             n = step(n) + 1
 
     handle = bench.run(endless)
-    assert going.wait(10)
+    assert going.wait(60)
     bench.executions.cancel(handle.exec_id)
     let_go(handle)
     assert handle.status == "cancelled"
@@ -197,7 +199,7 @@ def test_a_busy_loop_of_the_user_is_interrupted_at_its_next_bytecode(bench: Benc
         spin()
 
     handle = bench.run(spinning)
-    assert began.wait(10)
+    assert began.wait(60)
     assert handle.local is not None
     handle.local.interrupt()
     let_go(handle)
@@ -219,7 +221,7 @@ def test_a_checkpoint_with_a_timeout_is_interrupted_before_it_is_over(bench: Ben
         slow()
 
     handle = bench.run(working)
-    assert began.wait(10)
+    assert began.wait(60)
     assert handle.local is not None
     handle.local.interrupt()
     let_go(handle)
@@ -256,6 +258,7 @@ def test_many_interrupts_at_random_moments_always_leave_a_resumable_execution(
     """Each time the flow gets a little further, whatever bytecode the interrupt arrived at."""
     bench: Bench = request.getfixturevalue(journal)
     ran: list[int] = []
+    length = math.inf
 
     @checkpoint
     def step(n: int) -> int:
@@ -264,26 +267,23 @@ def test_many_interrupts_at_random_moments_always_leave_a_resumable_execution(
 
     @flow
     def counting() -> int:
-        return sum(step(n) for n in range(400))
+        return sum(step(n) for n in itertools.takewhile(lambda n: n < length, itertools.count()))
 
     handle = bench.run(counting)
-    interrupted = 0
-    while True:
+    for interrupted in range(20):
         target = len(ran) + 1 + interrupted % 7
         until(lambda target=target, handle=handle: len(ran) >= target or handle.local.ended.is_set())
         handle.local.interrupt()
         let_go(handle)
-        if handle.status == "completed":
-            break
         assert handle.status == "interrupted", bench.get(handle).failure
-        interrupted += 1
+        if interrupted == 19:
+            length = max(ran) + 2
         exec_id = handle.exec_id
         bench.executions.resume(exec_id)
         handle = bench.executions.handle(exec_id)
         handle.local = threads[exec_id]
-    assert handle.wait() == sum(range(400))
-    assert interrupted > 5
-    assert bench.kinds(handle).count("checkpoint.completed") == 400
+    assert handle.wait() == sum(range(length))
+    assert bench.kinds(handle).count("checkpoint.completed") == length
 
 
 def test_sys_exit_in_a_flow_is_a_failure_and_not_a_pause(bench: Bench) -> None:
@@ -301,7 +301,7 @@ def test_sys_exit_in_a_flow_is_a_failure_and_not_a_pause(bench: Bench) -> None:
 
 def test_a_second_worker_is_refused_and_writes_nothing(bench: Bench, steps: Steps) -> None:
     handle = bench.run(steps.flows["plain"])
-    assert steps.in_fifth.wait(10)
+    assert steps.in_fifth.wait(60)
     before = bench.events(handle)
     with pytest.raises(KitaruLeaseError, match="is held by process"):
         bench.advance(handle.exec_id, steps.flows["plain"])
@@ -373,12 +373,12 @@ def test_a_fenced_worker_stops_whatever_the_flow_handles(tmp_path: Path, is_asyn
 
 def test_a_paused_lease_is_renewed_while_a_checkpoint_takes_long(tmp_path: Path) -> None:
     """The lease is shorter than the checkpoint; the keeper extends it."""
-    bench = Bench(tmp_path, lease_seconds=0.3)
+    bench = Bench(tmp_path, lease_seconds=1.0)
     went_on = threading.Event()
 
     @checkpoint
     def long() -> str:
-        assert went_on.wait(10)
+        assert went_on.wait(60)
         return "done"
 
     @flow
@@ -393,7 +393,7 @@ def test_a_paused_lease_is_renewed_while_a_checkpoint_takes_long(tmp_path: Path)
         return lease.expires_at if lease is not None else 0.0
 
     first = until(expiry)
-    until(lambda: expiry() > first + 0.3)
+    until(lambda: expiry() > first + 1.0)
     assert handle.status == "running"
     went_on.set()
     assert handle.wait() == "done"
@@ -420,7 +420,7 @@ def test_who_asks_again_is_heard_again(bench: Bench) -> None:
     until(lambda: "stubborn" in bench.statuses(handle))
     assert handle.local is not None
     handle.local.interrupt()
-    assert swallowed.wait(20)
+    assert swallowed.wait(60)
     assert not handle.local.ended.is_set()
     handle.local.interrupt()
     let_go(handle)
@@ -459,7 +459,7 @@ def test_a_worker_that_gets_a_signal_pauses_and_its_execution_is_resumed(shop: S
     done = shop.run(shop.write("working.py", TERMINATED))
     exec_id = done.stdout.strip()
     assert exec_id.startswith("kr-"), done
-    until(lambda: (shop.folder / "ran.txt").exists() and "3\n" in (shop.folder / "ran.txt").read_text(), 40)
+    until(lambda: (shop.folder / "ran.txt").exists() and "3\n" in (shop.folder / "ran.txt").read_text(), 120)
     lease = shop.bench.get(exec_id).lease
     assert lease is not None
     os.kill(lease.owner.pid, number)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
-from core.bench import Bench, until
+from core.bench import SECONDS, Bench, until
 from kitaru_nb import flow, wait
+from kitaru_nb.core.control import Started
 from kitaru_nb.core.handle import FlowHandle
 from kitaru_nb.core.launch import run_on_thread
+from kitaru_nb.core.local import threads
 from kitaru_nb.journal.base import Journal, this_process
 from kitaru_nb.journal.memory import MemoryJournal
-from kitaru_nb.model import Lease
+from kitaru_nb.model import Event, Lease
 
 
 @flow
@@ -38,6 +40,17 @@ class Interposed(MemoryJournal):
             after()
 
 
+class Heard(MemoryJournal):
+    """An answer is heard, and the execution is at its end, before the one who gave it hears that it was recorded."""
+
+    def append(self, exec_id: str, events: Sequence[Event], *, lease: Lease | None = None) -> int:
+        """Append."""
+        seq = super().append(exec_id, events, lease=lease)
+        if events[0].kind == "wait.resolved":
+            until(lambda: self.execution(exec_id).status.ended)
+        return seq
+
+
 @pytest.fixture
 def interposed(tmp_path: Any) -> tuple[Bench, Interposed]:
     journal = Interposed(f"memory://{tmp_path.name}")
@@ -57,6 +70,24 @@ def test_an_answer_while_the_worker_lets_go_is_never_lost(interposed: tuple[Benc
     kinds = bench.kinds(exec_id)
     assert kinds.count("wait.resolved") == 1
     assert kinds.count("execution.completed") == 1
+
+
+@pytest.mark.parametrize("end", ["completed", "failed"])
+def test_an_answer_that_was_taken_up_at_once_starts_nobody_else(tmp_path: Any, end: str) -> None:
+    bench = Bench(tmp_path, journal=Heard(f"memory://{tmp_path.name}"))
+
+    @flow
+    def asking() -> None:
+        wait("approve")
+        if end == "failed":
+            raise ValueError("no")
+
+    handle = bench.run(asking)
+    bench.asked(handle)
+    assert bench.answer(handle, True) == Started(handle.exec_id, None)
+    assert threads[handle.exec_id].ended.wait(SECONDS)
+    assert handle.status == end
+    assert bench.kinds(handle).count("execution.claimed") == 1
 
 
 def test_a_cancel_request_while_the_worker_lets_go_is_never_lost(interposed: tuple[Bench, Interposed]) -> None:

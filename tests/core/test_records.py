@@ -46,7 +46,7 @@ def test_output_of_concurrent_checkpoints_goes_to_their_own_logs(
     @checkpoint
     def speak(me: int) -> int:
         for word in ("one", "two", "three"):
-            together.wait(10)
+            together.wait(60)
             print(me, word)
         print(me, "to stderr", file=sys.stderr)
         logger.warning("%s logs", me)
@@ -135,7 +135,7 @@ def test_the_log_of_a_long_call_is_there_while_it_runs(bench: Bench) -> None:
     @checkpoint
     def long() -> None:
         print("working")
-        assert go_on.wait(10)
+        assert go_on.wait(60)
 
     @flow
     def working() -> None:

@@ -180,7 +180,7 @@ def test_an_execution_that_a_thread_advances_gets_no_second_one(bench: Bench) ->
 
     @flow
     def order() -> str:
-        assert go_on.wait(10)
+        assert go_on.wait(60)
         return "done"
 
     bound = bench.bind(order, key="k")
@@ -261,7 +261,7 @@ def test_many_processes_with_one_key_start_one_execution(shop: Shop) -> None:
         assert process.stdin is not None
         process.stdin.write("\n")
         process.stdin.flush()
-    outputs = [process.communicate(timeout=30) for process in processes]
+    outputs = [process.communicate(timeout=120) for process in processes]
     assert [out.strip() for out, _ in outputs] == ["receipt"] * 3, outputs
     assert (shop.folder / "paid.txt").read_text() == "paid\n"
     assert len(shop.bench.executions.list()) == 1

@@ -38,9 +38,9 @@ def test_what_the_clock_resolved_is_none_in_a_replay_and_in_a_replay_of_that(
     chosen = bench.bind(asking_async if is_async else asking)
     handle = chosen.run()
     for _ in range(2):
-        assert handle.wait(timeout=20) == "got None"
+        assert handle.wait(timeout=60) == "got None"
         handle = chosen.replay(handle.exec_id, from_="note")
-    assert handle.wait(timeout=20) == "got None"
+    assert handle.wait(timeout=60) == "got None"
     (asked,) = bench.get(handle).waits
     assert (asked.resolved_by, asked.value) == ("clock", None)
 

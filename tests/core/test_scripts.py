@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import re
-import time
+import signal
 from pathlib import Path
 
 import pytest
 
 from core.bench import Shop, until
 from kitaru_nb import KitaruStateError, KitaruUserCodeError
+from kitaru_nb.core import handle as handles
 
 BODY = """
 from dataclasses import dataclass
@@ -91,7 +93,7 @@ def test_an_answer_from_another_process_starts_a_fresh_one_that_finds_the_flow(s
     handle = shop.bench.executions.handle(exec_id)
     started = shop.bench.answer(exec_id, True, by="ann")
     assert started.worker is not None
-    assert handle.wait(40) == "published agents", shop.output(exec_id)
+    assert handle.wait(120) == "published agents", shop.output(exec_id)
     ran = (shop.folder / "ran.txt").read_text().splitlines()
     assert ran == [*(["main"] if place == "guarded script" else []), "research agents", "broken"]
     assert "completed" in shop.output(exec_id)
@@ -104,11 +106,11 @@ def test_a_flow_that_is_gone_fails_its_execution_and_retry_goes_on_when_it_is_ba
     handle = shop.bench.executions.handle(exec_id)
     shop.bench.answer(exec_id, True)
     with pytest.raises(KitaruUserCodeError, match=r"no longer defines a flow 'brief'") as caught:
-        handle.wait(40)
+        handle.wait(120)
     assert caught.value.fix == f"kitaru executions retry {exec_id}"
     script.write_text(GUARDED)
     shop.bench.executions.retry(exec_id)
-    assert handle.wait(40) == "published agents"
+    assert handle.wait(120) == "published agents"
 
 
 def test_a_module_that_breaks_fails_its_execution_with_what_it_said(shop: Shop) -> None:
@@ -117,7 +119,7 @@ def test_a_module_that_breaks_fails_its_execution_with_what_it_said(shop: Shop) 
     script.write_text("import no_such_module\n" + GUARDED)
     shop.bench.answer(exec_id, True)
     with pytest.raises(KitaruUserCodeError, match="no_such_module"):
-        shop.bench.executions.handle(exec_id).wait(40)
+        shop.bench.executions.handle(exec_id).wait(120)
 
 
 def test_a_worker_that_dies_before_it_begins_is_not_waited_for(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,13 +129,12 @@ def test_a_worker_that_dies_before_it_begins_is_not_waited_for(shop: Shop, monke
         patch.setenv("KITARU_LEASE_SECONDS", "30")
         patch.setattr("sys.executable", "/bin/false")
         shop.bench.answer(exec_id, True)
-    began = time.monotonic()
+    monkeypatch.setattr(handles, "TAKEN_UP_WITHIN", math.inf)
     with pytest.raises(KitaruStateError, match="no worker has taken it up") as caught:
-        handle.wait(30)
-    assert time.monotonic() - began < 20
+        handle.wait(120)
     assert caught.value.fix == f"kitaru executions resume {exec_id}"
     shop.bench.executions.resume(exec_id)
-    assert handle.wait(40) == "published agents"
+    assert handle.wait(120) == "published agents"
 
 
 def test_a_flow_that_can_not_travel_runs_here_and_is_resumed_here(shop: Shop) -> None:
@@ -158,7 +159,7 @@ print(main.handle.wait())
         with pytest.raises(KitaruStateError, match=r"only in the process that started it[\s\S]*executions.resume"):
             shop.bench.executions.resume(exec_id)
         (shop.folder / "answered").touch()
-        out, err = process.communicate(timeout=40)
+        out, err = process.communicate(timeout=120)
     assert out.strip() == "published agents", err
 
 
@@ -226,9 +227,8 @@ except Exception as error:
     )
 
 
-def test_ctrl_c_at_the_end_of_a_script_pauses_its_flows(shop: Shop) -> None:
-    import signal
-
+@pytest.mark.parametrize("goes_on", ["", "while True:\n    time.sleep(0.01)\n"], ids=["at its end", "before its end"])
+def test_ctrl_c_ends_a_script_and_pauses_its_flows(shop: Shop, goes_on: str) -> None:
     source = """
 import time
 from pathlib import Path
@@ -246,10 +246,10 @@ def working():
 
 working.run()
 """
-    with shop.start(shop.write("work.py", source)) as process:
-        until(lambda: (shop.folder / "began").exists(), 40)
+    with shop.start(shop.write("work.py", source + goes_on)) as process:
+        until(lambda: (shop.folder / "began").exists(), 120)
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=40)
+        process.communicate(timeout=120)
     (execution,) = shop.bench.executions.list()
     assert execution.status == "interrupted"
     assert "execution.paused" in shop.bench.kinds(execution.exec_id)
@@ -400,7 +400,7 @@ def test_the_public_names_are_these() -> None:
         *("KitaruError", "KitaruUsageError", "KitaruNotFoundError", "KitaruContextError", "KitaruStateError"),
         *("KitaruLeaseError", "KitaruFencedError", "KitaruConflictError", "KitaruWaitingError", "KitaruRuntimeError"),
         *("KitaruExecutionError", "KitaruUserCodeError", "KitaruTimeoutError", "KitaruAmbiguousFlowResultError"),
-        "KitaruWorkerLostError",
+        *("KitaruWorkerLostError", "KitaruStorageError"),
         *("KitaruBackendError", "KitaruLogRetrievalError", "KitaruArtifactError", "KitaruSerializationError"),
         *("KitaruDivergenceError", "KitaruWaitValidationError", "KitaruFeatureNotAvailableError", "Paused"),
     }

@@ -66,16 +66,12 @@ def quick_brief(topic: str) -> str:
     return f"{topic}: {wait('approve', question='Publish?', timeout=0)}"
 
 
-def test_an_answer_continues_the_polling_thread_promptly(bench: Bench) -> None:
-    def seconds() -> float:
-        handle = bench.run(brief, "agents")
-        bench.asked(handle)
-        answered = time.monotonic()
-        bench.answer(handle, True)
-        assert handle.wait() == "published notes on agents"
-        return time.monotonic() - answered
-
-    assert min(seconds() for _ in range(5)) < 0.3  # the quickest of five: other processes want the machine too
+def test_a_polling_thread_is_told_of_an_answer_and_need_not_look(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parking, "LOOK", 10 * SECONDS)
+    handle = bench.run(brief, "agents")
+    bench.asked(handle)
+    bench.answer(handle, True)
+    assert handle.wait(SECONDS) == "published notes on agents"
 
 
 def test_an_answer_to_a_polling_thread_starts_no_other_worker(bench: Bench) -> None:
@@ -369,7 +365,7 @@ def test_a_wait_does_not_let_go_while_calls_are_in_progress(bench: Bench) -> Non
 
     @checkpoint
     def slow() -> str:
-        assert go_on.wait(10)
+        assert go_on.wait(60)
         return "finished"
 
     @flow
@@ -490,6 +486,6 @@ def test_an_answered_execution_is_waited_for_while_a_worker_is_on_its_way_and_no
     body = {"value": True, "by": "ann", "via": "cli"}
     bench.runtime.journal.append(exec_id, [Event(exec_id, "wait.resolved", pending.wait_id, answered, body)])
     with pytest.raises(KitaruStateError, match="no worker has taken it up yet") as caught:
-        bench.executions.handle(exec_id).wait(10)
+        bench.executions.handle(exec_id).wait(60)
     assert time.time() - answered > 0.3
     assert caught.value.fix == f"kitaru executions resume {exec_id}"

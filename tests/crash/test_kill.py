@@ -78,6 +78,7 @@ class Lane:
         raise AssertionError(f"{exec_id} makes no progress")
 
 
+@pytest.mark.timeout(1200)  # 200 lives and what comes after each take a minute and a half where nothing else runs
 @pytest.mark.parametrize("kind", list(KILLS))
 def test_kills_at_random_moments_lose_nothing_and_repeat_nothing(
     workshops: Callable[..., Workshop],

@@ -25,7 +25,7 @@ from kitaru_nb.model import Event, ExecutionStatus
 CHILD = Path(__file__).with_name("child.py")
 TESTS = CHILD.parents[1]
 REPO = TESTS.parent
-SECONDS = 60
+SECONDS = 120
 
 
 class Child:

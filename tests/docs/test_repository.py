@@ -6,9 +6,11 @@ import importlib.util
 import re
 import subprocess
 import tomllib
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
+import grimp
 import pytest
 
 import kitaru_nb
@@ -111,3 +113,8 @@ def test_no_text_names_a_machine_or_a_registry() -> None:
             continue  # not a text
         found += [f"{name_of(path)}: {hit[0]}" for hit in _FOREIGN.finditer(text)]
     assert found == []
+
+
+def test_no_module_imports_itself_on_a_way_round() -> None:
+    graph = grimp.build_graph("kitaru_nb", cache_dir=None, exclude_type_checking_imports=True)
+    TopologicalSorter({name: graph.find_modules_directly_imported_by(name) for name in graph.modules}).prepare()

@@ -19,6 +19,14 @@ from kitaru_nb.stacks.process import _children
 from kitaru_nb.stacks.queueing import foremen
 
 
+@pytest.fixture(scope="session", autouse=True)
+def temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What processes that are killed leave behind is pytest's to remove."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("tmp")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
     """The program, imported here from a folder that no other process has on its path."""

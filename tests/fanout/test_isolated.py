@@ -14,17 +14,18 @@ from typing import Any
 import pytest
 from core.bench import Bench, until
 
-from kitaru_nb import KitaruContextError, KitaruUsageError, Retry, checkpoint, flow
+from kitaru_nb import KitaruContextError, KitaruStorageError, KitaruUsageError, Retry, checkpoint, flow
 from kitaru_nb.core.advance import claim
 from kitaru_nb.core.create import create_execution
 from kitaru_nb.core.engine import Call, Input
 from kitaru_nb.core.function_work import FunctionWork
 from kitaru_nb.core.jobs import find_order, perform_job
+from kitaru_nb.core.run import Run, recorded_failure
 from kitaru_nb.errors import KitaruNotFoundError, KitaruStateError
 from kitaru_nb.journal.base import this_process
-from kitaru_nb.model import Execution
+from kitaru_nb.model import Event, Execution, Lease
 
-SECONDS = 60.0
+SECONDS = 150.0
 pytestmark = pytest.mark.timeout(300)
 
 
@@ -85,9 +86,13 @@ def test_cancelling_reaches_the_job(bench: Bench, program: ModuleType, tmp_path:
     until(told.exists, SECONDS)
     bench.executions.cancel(handle.exec_id)
     until(lambda: bench.get(handle).status == "cancelled", SECONDS)
-    before = told.stat().st_size
-    time.sleep(0.3)
-    assert told.stat().st_size == before
+
+    def silent() -> bool:
+        before = told.stat().st_size
+        time.sleep(0.3)
+        return told.stat().st_size == before
+
+    until(silent, SECONDS)
 
 
 SCRIPT = """
@@ -223,3 +228,29 @@ def test_a_job_whose_worker_has_a_successor_leaves_nothing(bench: Bench) -> None
         perform_job(bench.runtime, exec_id, f"c0ffee-{execution.epoch}-1", succeeded, "here")
     assert type(caught.value).__name__ == "Paused"
     assert not any(e.kind == "checkpoint.returned" for e in journal.history(exec_id))
+
+
+def test_a_job_that_an_outage_of_the_store_ended_is_done_again_by_the_next_worker(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execution = ordered(bench)
+    journal, exec_id = bench.runtime.journal, execution.exec_id
+
+    def away(*_: Any) -> None:
+        raise KitaruStorageError("The artifact store is away.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FunctionWork, "outputs", away)
+        perform_job(bench.runtime, exec_id, f"c0ffee-{execution.epoch}-1", lambda _: None, "here")
+
+    def returned(lease: Lease) -> Event | None:
+        run = Run(bench.runtime, exec_id, lease, journal.history(exec_id))
+        run.abandon()
+        return run.submitted.elsewhere.returned("c0ffee", 1, now=True)
+
+    assert execution.lease is not None
+    told = returned(execution.lease)  # who asked for it is told why there is nothing
+    assert told is not None
+    assert isinstance(recorded_failure(told, trusted=True), KitaruStorageError)
+    journal.release(execution.lease)
+    assert returned(journal.claim(exec_id, this_process())) is None

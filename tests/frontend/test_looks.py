@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,24 @@ def test_the_tabs_of_a_checkpoint_are_usable_by_everybody(open_page: Opener, ric
         page.get_by_role("tab", name=tab).click()
         found += looked_at(page, picture, tab.lower().replace(" ", "-"))
     assert found == []
+
+
+def test_long_names_on_a_telephone_are_broken_or_cut(open_page: Opener, rich: World, picture: Picture) -> None:
+    """Nothing is wider than the page; what is wide scrolls in a place of its own."""
+    name = "a_long_name_that_has_no_place_to_break_" * 5
+    waits = (samples.wait(name, question=name), samples.wait("second", question=name))
+    rich.change(samples.EXEC, flow_name=name, deployment=f"{name} v3", inputs={name: name}, waits=waits)
+    rich.calls = [replace(call, name=name, selector=f"{name}#{call.call_id}") for call in rich.calls]
+    rich.deployments = [replace(d, flow=name, stack=name, tags=(name,), created_by=name) for d in rich.deployments]
+    rich.stacks = [replace(s, name=name, store=f"s3://{name}", environment=(name,)) for s in rich.stacks]
+    for place in ("executions", f"executions/{samples.EXEC}?node=load", "inbox", "deployments", "stacks"):
+        page = open_page(place, width=420, height=844)
+        expect(page.get_by_text("a_long_name").first).to_be_visible()
+        if place == "inbox":
+            page.locator(".kt-inbox-row").first.click()
+            expect(page.get_by_role("button", name="Approve")).to_be_visible()
+        picture(page, f"long-{place.partition('/')[0]}")
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), place
 
 
 def test_a_telephone_shows_the_same(open_page: Opener, rich: World, picture: Picture) -> None:

@@ -131,22 +131,36 @@ def test_two_thousand_nodes_are_there_at_once_and_only_those_in_sight_are_drawn(
     page = open_page(f"executions/{samples.EXEC}")
     expect(page.locator(".kt-row").first).to_be_visible()
     assert page.locator(".kt-row").count() < 80
-    took = page.evaluate(
+    worked = main_thread(page)
+    page.evaluate(
         """async () => {
             const area = document.querySelector('.kt-lanes');
             const painted = () => new Promise(done => requestAnimationFrame(() => setTimeout(done)));
             area.focus();
-            const start = performance.now();
             area.dispatchEvent(new KeyboardEvent('keydown', {key: 'End', bubbles: true}));
             await painted();
             area.scrollTop = area.scrollHeight;
             await painted();
             await painted();
-            return performance.now() - start;
         }"""
     )
     expect(page.locator(".kt-row").last).to_contain_text("step 1999")
-    assert took < 2000
+    assert page.locator(".kt-row").count() < 80
+    assert 0 < worked() < 0.5
+
+
+def main_thread(page: Page) -> Callable[[], float]:
+    """Tells how many seconds of a processor the page's own thread has used since; others on the machine don't count."""
+    session = page.context.new_cdp_session(page)
+    session.send("Performance.enable", {"timeDomain": "threadTicks"})
+
+    def now() -> float:
+        return float(
+            next(m["value"] for m in session.send("Performance.getMetrics")["metrics"] if m["name"] == "TaskDuration")
+        )
+
+    start = now()
+    return lambda: now() - start
 
 
 def test_news_redraw_the_graph(open_page: Opener, world: World) -> None:
@@ -316,6 +330,21 @@ def test_cancelling_asks_once_more(open_page: Opener, world: World) -> None:
         page.get_by_role("button", name="Cancel it for good").click()
     expect(page.get_by_role("button", name="Cancel…")).to_be_visible()
     assert world.posted == [(f"executions/{samples.EXEC}/cancel", {})]
+
+
+def test_the_keyboard_goes_on_where_a_button_made_place_for_something(open_page: Opener, world: World) -> None:
+    world.change(samples.EXEC, waits=(samples.wait(), samples.wait("second")))
+    page = open_page(f"executions/{samples.EXEC}?node=load")
+    for asked, kept in (("Cancel…", "Keep it"), ("Close without an answer…", "Keep it open")):
+        page.get_by_role("button", name=asked).press("Enter")
+        expect(page.get_by_role("button", name=kept, exact=True)).to_be_focused()
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("button", name=asked)).to_be_focused()
+    page.get_by_role("button", name=re.compile("^second")).press("Enter")
+    expect(page.get_by_role("region", name="Question: second")).to_be_focused()
+    page.get_by_role("button", name="Show the whole execution").press("Enter")
+    expect(page.locator(".kt-split-side")).to_be_focused()
+    assert world.posted == []
 
 
 def test_two_executions_are_compared(open_page: Opener, picture: Picture) -> None:

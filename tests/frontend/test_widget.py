@@ -41,6 +41,18 @@ def test_the_panel_follows_what_the_kernel_tells(panel: Page, world: World) -> N
     expect(panel.locator(".kt-head-status")).to_have_text("completed")
 
 
+def test_a_panel_in_a_narrow_cell_of_a_wide_window_has_one_column(panel: Page) -> None:
+    drawing, tree = panel.locator(".kt-drawing"), panel.get_by_role("tree", name="Lineage")
+    side = panel.locator(".kt-split-side")
+    for width, drawn, columns in ((1200, 1, True), (800, 1, False), (420, 0, False)):
+        panel.evaluate("width => { document.getElementById('place').style.width = `${width}px` }", width)
+        expect(drawing).to_have_count(drawn)
+        expect(tree).to_be_visible()
+        beside = "([tree, side]) => side.getBoundingClientRect().left >= tree.getBoundingClientRect().right"
+        assert panel.evaluate(beside, [tree.element_handle(), side.element_handle()]) is columns
+        assert panel.evaluate("document.getElementById('place').scrollWidth") <= width
+
+
 def test_what_a_kernel_tells_while_it_hears_nothing_is_shown(panel: Page, world: World) -> None:
     """A cell runs: nobody answers the page, and what it would ask comes with the news."""
     path = f"executions/{samples.EXEC}"

@@ -23,7 +23,7 @@ from kitaru_nb.surfaces.http.wire import encode
 from kitaru_nb.surfaces.operations.base import Caller, Desk, Role
 
 OWNER = "the-owners-token"
-SECONDS = 60.0
+SECONDS = 120.0
 
 
 Ran = Callable[..., str]

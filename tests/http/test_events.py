@@ -16,6 +16,7 @@ from kitaru_nb.core.runtime import Runtime
 from kitaru_nb.model import Event
 from kitaru_nb.surfaces.http import events
 from kitaru_nb.surfaces.http.events import Pulse, poll, stream
+from kitaru_nb.surfaces.http.openapi import document
 from kitaru_nb.surfaces.http.tokens import Tokens
 from kitaru_nb.surfaces.operations.base import Follow, Role
 from kitaru_nb.surfaces.operations.system import newest
@@ -64,6 +65,12 @@ def test_what_was_recorded_is_told_in_order_without_values(served: Served, ran: 
     assert {event["data"]["name"] for event in found} == {"brief", "research", "approve", None}
     assert found[-1]["data"]["status"] == "waiting"
     assert "secret topic" not in json.dumps(found)
+
+
+def test_the_stream_is_what_the_openapi_document_says(served: Served) -> None:
+    described = document()["paths"]["/events"]["get"]["responses"]["200"]["content"]
+    with served.client("view") as client, client.stream("GET", "/api/events") as answer:
+        assert answer.headers["content-type"].partition(";")[0] in described
 
 
 def test_news_arrive_while_one_listens(served: Served, ran: Ran) -> None:
@@ -168,6 +175,13 @@ async def test_a_quiet_stream_says_that_it_lives(runtime: Runtime) -> None:
     pulse = Pulse(runtime.journal, poll=0.01)
     parts = await first_of(stream(pulse, Follow(None, None), ping=0.05), 3)
     assert parts == [b"retry: 2000\n\n", b": ping\n\n", b": ping\n\n"]
+
+
+async def test_what_came_meanwhile_is_sent_as_one_piece(runtime: Runtime, ran: Ran) -> None:
+    await asyncio.to_thread(ran, flows.many, 3)
+    count = len(runtime.journal.tail(0))
+    _, piece = await first_of(stream(Pulse(runtime.journal, poll=0.01), Follow(None, 0)), 2)
+    assert piece.count(b"event: change\n") == count > 5
 
 
 async def test_a_stream_ends_when_its_token_does(runtime: Runtime) -> None:

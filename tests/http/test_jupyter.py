@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from kitaru_nb.core.runtime import Runtime
 from kitaru_nb.surfaces.operations.table import OPERATIONS
 from tests.http import flows
 from tests.http.httpkit import SECONDS, until
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 BASE = "/hub/ana/"
@@ -52,9 +52,7 @@ def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jupyter]:
     """One server for all tests of this module."""
     root, private = tmp_path_factory.mktemp("root"), tmp_path_factory.mktemp("private")
     (root / ".kitaru").mkdir()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("KITARU_", "JUPYTER_"))}
     environment |= {f"JUPYTER_{kind}_DIR": str(private / kind.lower()) for kind in ("CONFIG", "DATA", "RUNTIME")}
     environment |= {"KITARU_USER": "ana", "PYTHONPATH": str(ROOT), "IPYTHONDIR": str(private / "ipython")}

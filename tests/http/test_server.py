@@ -34,6 +34,17 @@ def test_without_a_token_nothing_is_told(served: Served) -> None:
             assert answer.headers["www-authenticate"] == "Bearer"
         assert client.post("/api/executions/x/cancel", json={}).status_code == 401
         assert "A token, please" in client.get("/").text
+        page = client.get("/", params={"token": "a-token-that-was-revoked"})
+        assert (page.status_code, page.headers["content-type"]) == (401, "text/html; charset=utf-8")
+        assert "This token isn't valid" in page.text
+        assert "set-cookie" not in page.headers
+
+
+def test_the_openapi_document_says_where_it_is_served(served: Served) -> None:
+    with served.client("view") as client:
+        answer = client.get("/api/openapi.json")
+        (server,) = answer.json()["servers"]
+        assert client.get(f"{answer.url.join(server['url'])}/info").json()["user"] == "the view"
 
 
 def test_tokens_say_who_and_what(served: Served) -> None:
@@ -298,6 +309,15 @@ def test_ranges(served: Served, admin: httpx.Client, ran: Ran, asked: str, statu
     where = {"id": f"{ran(flows.said, 'x')}/research"}
     answer = admin.get("/api/artifact/content", params=where, headers={"range": asked})
     assert (answer.status_code, answer.text) == (status, text)
+
+
+def test_a_piece_is_asked_for_without_a_header_too(served: Served, admin: httpx.Client, ran: Ran) -> None:
+    where = {"id": f"{ran(flows.said, 'x')}/research"}
+    for asked, text in (({"offset": 6, "length": 2}, "on"), ({"offset": 6}, "on x"), ({"offset": 99}, "")):
+        answer = admin.get("/api/artifact/content", params=where | asked)
+        assert (answer.status_code, answer.text) == (200, text)
+    both = admin.get("/api/artifact/content", params=where | {"offset": 6}, headers={"range": "bytes=0-4"})
+    assert (both.status_code, both.text) == (206, "notes")
 
 
 def test_what_a_client_has_already_isnt_sent_again(served: Served, admin: httpx.Client, ran: Ran) -> None:

@@ -161,6 +161,7 @@ async def test_the_address_that_is_printed_is_one_by_which_it_may_be_called(
     async with httpx.AsyncClient(transport=httpx.ASGITransport(served[0])) as client:
         assert (await client.get(f"{told[0]}/api/info")).status_code == 401
         assert (await client.get("https://elsewhere.test/api/info")).status_code == 421
+    assert default_runtime().addresses == {told[0]}  # a stack whose journal has this address is of this server
 
 
 @pytest.mark.parametrize(
@@ -180,6 +181,21 @@ def test_what_the_server_cant_run_with_is_said(
     assert error["fix"]
     assert token not in str(error)
     assert "KITARU_SERVER_TOKEN" not in os.environ
+
+
+@pytest.mark.parametrize("chosen", ["a-token-for-tests", None], ids=["chosen", "made"])
+def test_a_token_that_somebody_chose_is_not_shown(
+    home: Path, monkeypatch: pytest.MonkeyPatch, chosen: str | None
+) -> None:
+    if chosen:
+        monkeypatch.setenv("KITARU_SERVER_TOKEN", chosen)
+    monkeypatch.setattr(
+        serving, "serve", lambda runtime, asked, *, ready: ready("http://kitaru.test", asked.secret or "made")
+    )
+    said = CliRunner().invoke(app, ["server", "start"], catch_exceptions=False).stdout
+    assert f"http://kitaru.test/?token={'TOKEN' if chosen else 'made'}\n" in said
+    assert ("it ends with the server" in said) is (chosen is None)
+    assert "a-token-for-tests" not in said
 
 
 @pytest.mark.parametrize(

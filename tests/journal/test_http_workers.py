@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,7 +25,7 @@ from kitaru_nb.stacks.process import reap
 from tests.http import flows
 from tests.journal.http_server import JournalServer, serving
 
-SECONDS = 60.0
+SECONDS = 120.0
 
 
 @pytest.fixture(scope="module")
@@ -86,23 +87,33 @@ def test_a_flow_runs_waits_and_goes_on_in_workers_that_reach_only_the_server(sta
     journal.close()
 
 
-@checkpoint
-def slow(number: int) -> int:
-    """Takes long enough for the server to go in the middle."""
-    time.sleep(0.02)
-    return number
+class Halfway:
+    """Where a flow of twenty steps stands until the server has gone."""
 
+    def __init__(self) -> None:
+        self.reached, self.go_on = threading.Event(), threading.Event()
 
-@flow
-def steps(count: int) -> int:
-    return sum(slow(number) for number in range(count))
+        @checkpoint
+        def step(number: int) -> int:
+            if number == 10:
+                self.reached.set()
+                assert self.go_on.wait(SECONDS)
+            return number
+
+        @flow
+        def steps() -> int:
+            return sum(step(number) for number in range(20))
+
+        self.steps = steps
 
 
 def test_a_server_that_is_away_for_a_moment_holds_a_flow_up_and_no_more(server: JournalServer, tmp_path: Path) -> None:
+    halfway = Halfway()
     runtime = Runtime(Settings(tmp_path / "home"), journal=HttpJournal(server.url(), patience=SECONDS))
-    handle = steps.with_options(runtime=runtime).run(20)
-    until(lambda: len(runtime.journal.history(handle.exec_id)) > 5, "the first steps")
+    handle = halfway.steps.with_options(runtime=runtime).run()
+    assert halfway.reached.wait(SECONDS)
     server.stop()
+    halfway.go_on.set()
     server.start()
     assert handle.wait() == 190
     completed = [e.key for e in runtime.journal.history(handle.exec_id) if e.kind == "checkpoint.completed"]
@@ -114,11 +125,13 @@ def test_a_server_that_stays_away_ends_a_flow_with_the_reason_and_it_is_resumed_
     server: JournalServer, tmp_path: Path
 ) -> None:
     runtime = Runtime(Settings(tmp_path / "home", lease_seconds=1), journal=HttpJournal(server.url(), patience=0.3))
-    handle = steps.with_options(runtime=runtime).run(20)
-    until(lambda: len(runtime.journal.history(handle.exec_id)) > 5, "the first steps")
+    halfway = Halfway()
+    handle = halfway.steps.with_options(runtime=runtime).run()
+    assert halfway.reached.wait(SECONDS)
     local = handle.local
     assert local is not None
     server.stop()
+    halfway.go_on.set()
     try:
         assert local.ended.wait(SECONDS)
     finally:
@@ -126,7 +139,7 @@ def test_a_server_that_stays_away_ends_a_flow_with_the_reason_and_it_is_resumed_
     with pytest.raises(KitaruBackendError, match="can't be reached"):
         handle.wait()
     done = len([e for e in runtime.journal.history(handle.exec_id) if e.kind == "checkpoint.completed"])
-    assert 0 < done < 20
+    assert done == 10
     until(lambda: handle.status is ExecutionStatus.INTERRUPTED, "the end of its lease")
-    assert advance(runtime, handle.exec_id, steps, poll_seconds=0).value == 190
+    assert advance(runtime, handle.exec_id, halfway.steps, poll_seconds=0).value == 190
     runtime.journal.close()

@@ -21,13 +21,15 @@ from kitaru_nb.surfaces.notebook.session import Session
 
 
 class FrontEnd:
-    """What a kernel tells of the request that it serves: a cell's tags."""
+    """What a kernel tells of the request that it serves: a cell's tags, and its id where there is one."""
 
     def __init__(self) -> None:
         self.tags: list[str] = []
+        self.cell: str | None = None
 
     def get_parent(self, channel: str) -> dict[str, Any]:
-        return {"header": {"msg_type": "execute_request"}, "metadata": {"tags": self.tags}}
+        metadata = {"tags": self.tags} | ({} if self.cell is None else {"cellId": self.cell})
+        return {"header": {"msg_type": "execute_request"}, "metadata": metadata}
 
 
 class Hook(DisplayHook):

@@ -213,6 +213,39 @@ def test_a_replay_runs_what_was_chosen_and_what_depends_on_it(notebook: Notebook
     assert diff.startswith("1 of 4 checkpoints differ")
 
 
+def test_a_replay_that_is_left_in_its_cell_begins_once(notebook: Notebook) -> None:
+    """At each Run All the cell runs again: the notebook stays on its replay, after a restart of the kernel too."""
+    finished(notebook)
+    line = "%kitaru replay draft --set wait.approve=true"
+
+    def replayed(line: str, cell: str | None) -> str:
+        notebook.shell.kernel.cell = cell
+        notebook.ok(line)
+        return notebook.execution.exec_id
+
+    first = replayed(line, "c1")
+    for _ in range(2):
+        assert run_all(notebook) is None
+        assert notebook.counted.count("draft") == 2
+        assert replayed(line, "c1") == first
+        notebook.restart()
+    notebook.shell.kernel.cell = "c1"
+    shown = notebook.ok(line).text
+    assert "%kitaru replay draft --set wait.approve=true --again" in shown
+    begun = {first}
+    # Asked for; from another cell; another line; a console, where each line is meant.
+    for other, cell in (
+        (f"{line} --again", "c1"),
+        (line, "c2"),
+        (f"{line[:-4]}false", "c2"),
+        (line, None),
+        (line, None),
+    ):
+        begun.add(replayed(other, cell))
+        assert run_all(notebook) is None
+    assert len(begun) == 6
+
+
 def test_a_replay_with_an_override_needs_no_run_of_that_cell(notebook: Notebook) -> None:
     finished(notebook)
     notebook.ok("""%kitaru replay --set 'checkpoint.draft={"text": "MINE"}' --set wait.approve=true""")

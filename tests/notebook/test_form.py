@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import ipywidgets as widgets
 import pytest
 from notebookkit import Notebook
 
+from kitaru_nb.errors import KitaruBackendError
 from kitaru_nb.surfaces.notebook.form import Form
 
 
@@ -150,33 +153,88 @@ def test_a_form_is_shown_where_widgets_are_live_with_the_card_as_its_fallback(
 
 def shown_by(form: Form) -> str:
     """Waits until the form has no buttons; its words then."""
-    deadline = time.monotonic() + 20
-    while found(form.box, widgets.Button) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert found(form.box, widgets.Button) == []
+    until(lambda: not found(form.box, widgets.Button))
     return "".join(w.value for w in found(form.box, widgets.HTML))
 
 
+class Watched:
+    """How many are told of news by a journal, which can't tell any while ``deaf``; how many forms are kept up."""
+
+    def __init__(self, notebook: Notebook, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.deaf = False
+        self.count = 0
+        self._before = threading.enumerate()
+        self._journal = notebook.session.runtime.journal
+        self._watch = self._journal.watch
+        monkeypatch.setattr(self._journal, "watch", self.watch)
+
+    def watch(self, on_news: Callable[[], None], *, exec_id: str | None = None) -> Callable[[], None]:
+        if self.deaf:
+            raise KitaruBackendError("No connection.")
+        end = self._watch(on_news, exec_id=exec_id)
+        self.count += 1
+
+        def ended() -> None:
+            end()
+            self.count -= 1
+
+        return ended
+
+    def wait_for(self, forms: int) -> None:
+        """Until so many forms are kept up, and told of news."""
+        until(lambda: len(self._threads()) == forms == self.count)
+
+    def _threads(self) -> list[threading.Thread]:
+        return [t for t in threading.enumerate() if t.name == "kitaru-form" and t not in self._before]
+
+
+def until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not true() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert true()
+
+
+@pytest.mark.parametrize("deaf", [False, True], ids=["the journal tells", "the journal can't tell"])
 def test_an_answer_that_is_given_elsewhere_takes_the_buttons_away(
-    notebook: Notebook, monkeypatch: pytest.MonkeyPatch
+    notebook: Notebook, monkeypatch: pytest.MonkeyPatch, deaf: bool
 ) -> None:
-    monkeypatch.setattr("kitaru_nb.surfaces.notebook.form.EVERY", 0.01)
+    monkeypatch.setattr("kitaru_nb.surfaces.notebook.form.LOOK", 0.01 if deaf else 3600)
     form = form_of(notebook, "bool")
+    watched = Watched(notebook, monkeypatch)
+    watched.deaf = deaf
     form.watch()
     notebook.client.executions.input(notebook.execution.exec_id, value=False, by="bo", via="cli")
     said = shown_by(form)
     assert "bo answered false (through cli)" in said
     assert "Run this cell again" in said
+    watched.wait_for(0)
 
 
 def test_a_question_that_nobody_asks_any_more_has_no_buttons(
     notebook: Notebook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kitaru_nb.surfaces.notebook.form.EVERY", 0.01)
+    monkeypatch.setattr("kitaru_nb.surfaces.notebook.form.LOOK", 3600)
     form = form_of(notebook, "bool")
     form.watch()
     notebook.client.executions.cancel(notebook.execution.exec_id)
     assert "Nobody asks this any more" in shown_by(form)
+
+
+def test_a_cell_that_asks_again_and_again_leaves_one_form_that_is_kept_up(
+    notebook: Notebook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JPY_SESSION_NAME", str(notebook.folder / "study.ipynb"))
+    watched = Watched(notebook, monkeypatch)
+    for _ in range(20):
+        notebook.run("ok = %wait approve")
+    watched.wait_for(1)
+    notebook.run("sure = %wait really")
+    watched.wait_for(2)
+    notebook.client.executions.input(notebook.execution.exec_id, value=True, wait="approve")
+    watched.wait_for(1)
+    notebook.client.executions.input(notebook.execution.exec_id, value=True, wait="really")
+    watched.wait_for(0)
 
 
 @pytest.mark.parametrize("name", ["KITARU_CI", "nothing"])

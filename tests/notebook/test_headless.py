@@ -131,7 +131,7 @@ def test_an_answer_through_the_client_starts_a_worker_that_ends_the_notebook(des
     desk.write("ok = %wait approve", "%%checkpoint publish\nfinal = ok", "print(final)")
     outcome = desk.run()
     desk.client.executions.input(outcome.exec_id, value=True)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not desk.client.executions.get(outcome.exec_id).status.ended:
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -221,13 +221,13 @@ def test_a_signal_to_the_runner_is_a_durable_pause(desk: Desk, number: signal.Si
         text=True,
         start_new_session=True,
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not (desk.folder / "hangs").exists():
         assert runner.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.02)
     runner.send_signal(number)
-    said, _ = runner.communicate(timeout=60)
+    said, _ = runner.communicate(timeout=120)
     assert said.strip() == f"interrupted|paused by {number.name}; nothing is lost"
     [execution] = desk.client.executions.list()
     assert desk.client.executions.get(execution.exec_id).lease is None

@@ -67,7 +67,7 @@ class Kernel:
         self.manager.start_kernel(cwd=str(folder), env=os.environ | environment)
         self.client = self.manager.client()
         self.client.start_channels()
-        self.client.wait_for_ready(timeout=60)
+        self.client.wait_for_ready(timeout=120)
 
     def begin(self, source: str) -> str:
         message: str = self.client.execute(source)
@@ -76,12 +76,12 @@ class Kernel:
     def end(self, message: str) -> tuple[dict[str, Any], str]:
         """The reply of a request, and the text that it showed."""
         while True:
-            reply = self.client.get_shell_msg(timeout=60)
+            reply = self.client.get_shell_msg(timeout=120)
             if reply["parent_header"].get("msg_id") == message:
                 break
         shown = ""
         while True:
-            told = self.client.get_iopub_msg(timeout=60)
+            told = self.client.get_iopub_msg(timeout=120)
             if told["parent_header"].get("msg_id") != message:
                 continue
             content = told["content"]
@@ -129,7 +129,7 @@ class Desk:
         return (self.folder / "side.txt").read_text().split()
 
     def until_it_hangs(self, kernel: Kernel) -> None:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while not (self.folder / "hangs").exists():
             assert time.monotonic() < deadline
             assert kernel.manager.is_alive()
@@ -266,7 +266,7 @@ def test_stored_outputs_compare_equal_when_everything_is_reused(desk: Desk, monk
     path = desk.folder / "study.ipynb"
     nbformat.write(notebook, path)
     command = [sys.executable, "-m", "pytest", "--nbval", "-q", "-p", "no:cacheprovider", "-c", os.devnull, str(path)]
-    ended = subprocess.run(command, cwd=desk.folder, capture_output=True, text=True, timeout=120)
+    ended = subprocess.run(command, cwd=desk.folder, capture_output=True, text=True, timeout=280)
     assert ended.returncode == 0, ended.stdout
 
 
@@ -277,14 +277,15 @@ def test_loading_is_quick_imports_nothing_heavy_and_has_no_effect(desk: Desk) ->
         "from traitlets.config import Config\n"
         "config = Config(); config.HistoryManager.enabled = False\n"
         "shell = InteractiveShell.instance(config=config)\n"
-        "import asyncio, ipykernel.ipkernel\n"
         "began = time.process_time()\n"
+        "import asyncio, ipykernel.ipkernel\n"
+        "there = time.process_time()\n"
         "shell.run_cell('%load_ext kitaru_nb')\n"
-        "print(time.process_time() - began)\n"
+        "print((time.process_time() - there) / (there - began))\n"
         "print(sorted(n for n in 'pydantic pandas numpy rich openai agents ipywidgets nbformat nbclient'.split()"
         " if n in sys.modules))"
     )
-    seconds = []
+    ratios = []  # to what a kernel imports anyway: how many seconds that takes is the machine's affair
     # As installed: with bytecode, wherever this folder may be written to.
     cached = {"PYTHONPYCACHEPREFIX": str(desk.folder / "bytecode"), "PYTHONDONTWRITEBYTECODE": ""}
     for _ in range(3):
@@ -294,11 +295,10 @@ def test_loading_is_quick_imports_nothing_heavy_and_has_no_effect(desk: Desk) ->
             env=os.environ | desk.environment | cached,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
         )
-        took, heavy = ended.stdout.splitlines()
-        seconds.append(float(took))
+        ratio, heavy = ended.stdout.splitlines()
+        ratios.append(float(ratio))
         assert heavy == "[]"
-    print(f"%load_ext kitaru_nb took {min(seconds) * 1000:.0f} ms")
     assert not (desk.folder / "home").exists()
-    assert min(seconds) < 0.25
+    assert min(ratios[1:]) < 2, ratios  # the first one wrote the bytecode

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 from notebookkit import Notebook
 
@@ -41,12 +39,7 @@ def test_comments_layout_and_docstrings_of_helpers_do_not_count(notebook: Notebo
     notebook.ok("def scale(x):\n    'Doubles.'\n    return x * 2")
     notebook.ok("%%checkpoint a\ny = scale(3)")
     notebook.ok("def scale(x):\n    'Twice as much.'\n    # a comment\n    return (x * 2)")
-    began = time.perf_counter()
-    ran = notebook.ok("%%checkpoint a\n# as before\n\ny = scale( 3 )")
-    seconds = time.perf_counter() - began
-    assert ran.status == "cached"
-    print(f"a reused cell took {seconds * 1000:.1f} ms")
-    assert seconds < 0.5
+    assert notebook.ok("%%checkpoint a\n# as before\n\ny = scale( 3 )").status == "cached"
 
 
 @pytest.mark.parametrize(

@@ -167,3 +167,15 @@ def test_cells_without_a_name_do_not_share_children(notebook: Notebook) -> None:
     notebook.run("%%checkpoint\na = step(1)\nnonsense")
     notebook.ok("%%checkpoint\nb = step(1)")
     assert notebook.counted == ["step1", "step1"]
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"), [("KitaruStorageError", "execution.paused"), ("KitaruArtifactError", "execution.failed")]
+)
+def test_a_cell_that_an_outage_of_the_store_ended_did_not_fail(notebook: Notebook, error: str, kind: str) -> None:
+    notebook.ok(f"%%checkpoint one\nfrom kitaru_nb import {error}")
+    exec_id = notebook.execution.exec_id
+    notebook.run(f"raise {error}('The artifact store is away.')")
+    notebook.session.finish()
+    last = notebook.client.runtime.journal.history(exec_id)[-1]
+    assert (last.kind, last.body.get("outage", False)) == (kind, kind == "execution.paused")

@@ -138,7 +138,7 @@ def test_deploy_takes_flows_of_files_and_modules(desk: Desk, kitaru: Kitaru, tin
     for target, message in [
         ("flows.py", "'flows.py' names no flow; expected a file or a module, a colon, and the flow's name."),
         ("flows.py:other", "flows.py has no flow 'other'. Flows are: brief."),
-        ("nowhere.py:brief", "nowhere.py can't be read any more"),
+        ("nowhere.py:brief", f"There is no file {desk.folder}/nowhere.py. Scripts in {desk.folder}: flows.py."),
         ("no_such_module_here:brief", "Module 'no_such_module_here' can't be imported"),
     ]:
         refused = kitaru("deploy", target)

@@ -9,6 +9,7 @@ import platform
 import re
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -205,3 +206,19 @@ def test_relative_imports_are_followed(desk: Desk) -> None:
     desk.file("other.py", "")
     found = closure_of(imports_of(ast.parse("import kit.inner")), desk.folder)
     assert sorted(found.files) == ["kit/__init__.py", "kit/deep/__init__.py", "kit/inner.py", "other.py"]
+
+
+def test_what_a_killed_build_left_is_removed_a_day_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KITARU_CACHE", str(tmp_path))
+    kept = cache_folder() / "environments"
+    for name, age in (("a" * 32, 90_000), (f"{'a' * 32}.0123abcd", 90_000), (f"{'b' * 32}.4567cdef", 80_000)):
+        (kept / name / "bin").mkdir(parents=True)
+        os.utime(kept / name, (time.time() - age,) * 2)
+
+    def fail(arguments: list[str], folder: Path) -> None:
+        raise KitaruBackendError("no network")
+
+    monkeypatch.setattr(environment, "_build", fail)
+    with pytest.raises(KitaruBackendError, match="no network"):
+        build_environment("", {}, platform.python_version())
+    assert sorted(path.name for path in kept.iterdir()) == ["a" * 32, f"{'b' * 32}.4567cdef"]

@@ -162,9 +162,12 @@ class RestartingCloudContract(CloudRunnerContract, RestartingRunnerContract):
     def test_a_deadline_ends_the_worker_and_says_so(
         self, cloud: Cloud, runtime: Runtime, program: ModuleType, programs: Path
     ) -> None:
-        runner = self.make(cloud, {"restarts": 0, "deadline": 3})
+        runner = self.make(cloud, {"restarts": 0, "deadline": 3600})
         exec_id = self.begin(runtime, program.stay, "late")
         runner.submit(runtime, exec_id)
         self.until("it runs", (programs / "late.pid").exists)
+        (container,) = cloud.containers
+        assert container.deadline == 3600
+        container.expire()
         assert self.late in self.until_ended(runner, exec_id).reason
         assert runtime.journal.execution(exec_id).status is ExecutionStatus.INTERRUPTED

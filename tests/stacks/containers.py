@@ -25,6 +25,8 @@ class Container:
         begun_at, ended_at: Unix seconds; the latter is None while it goes on.
         code: exit code of its last process, or None.
         stopped: whether it was told to end.
+        deadline: seconds after which it is ended, or None.
+        late: whether it was.
     """
 
     def __init__(
@@ -44,7 +46,8 @@ class Container:
         self.stopped = False
         self.late = False
         self.output = folder / "output"
-        self._folder, self._grace, self._deadline = folder, grace, deadline
+        self.deadline = deadline
+        self._folder, self._grace = folder, grace
         self._command = [sys.executable if word == "python" else word for word in command]
         inherited = {name: value for name, value in os.environ.items() if name in INHERITED}
         self._environment = {**inherited, "HOME": str(folder), **environment}
@@ -59,6 +62,12 @@ class Container:
     def stop(self) -> None:
         """SIGTERM now, SIGKILL after the grace."""
         self.stopped = True
+        self._told.set()
+
+    def expire(self) -> None:
+        """Its deadline passes now."""
+        assert self.deadline is not None, "it was given none"
+        self.late = True
         self._told.set()
 
     def wait(self) -> None:
@@ -83,9 +92,9 @@ class Container:
         return process.wait()
 
     def _end_when_told(self, process: subprocess.Popen[bytes]) -> None:
-        told = self._told.wait(self._deadline)
+        told = self._told.wait(self.deadline)
         if process.poll() is None:
-            self.late = not told
+            self.late |= not told
             process.terminate()
             try:
                 process.wait(self._grace)

@@ -33,6 +33,7 @@ def test_a_stack_is_made_listed_shown_used_and_deleted(home: Path, tmp_path: Pat
     assert load_settings().stack == "team"
     assert runtime_of(None).journal.url == journal
     assert runtime_of("local").journal.url == f"sqlite://{home}/journal.db"
+    assert "is in use; it can't be deleted.\n  fix: kitaru stack use local" in kitaru("stack", "delete", "team", code=1)
     kitaru("stack", "use", "local")
     assert load_settings().stack == "local"
     kitaru("stack", "delete", "team")
@@ -132,7 +133,7 @@ def test_a_definition_that_cannot_be_is_refused(name: str, fields: object, words
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"options": {"image": "x"}}, "options of stack 'here': there is no 'image'"),
+        ({"options": {"image": "x"}}, "options of stack 'here': there is no 'image'. There is: workers."),
         ({"options": {"workers": 0}}, "options of stack 'here': workers is 0: .* greater than or equal to 1"),
         ({"secrets": {"A": "b/c"}}, "the runner 'process' see this machine's own variables"),
     ],

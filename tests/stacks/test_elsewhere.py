@@ -16,10 +16,14 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.version import Version
 
+from kitaru_nb.client import KitaruClient
+from kitaru_nb.config import load_settings
 from kitaru_nb.core.runners import runner_of
+from kitaru_nb.core.runtime import Runtime, runtime_of
 from kitaru_nb.errors import KitaruFeatureNotAvailableError, KitaruUsageError
 from kitaru_nb.promote import environment, functions
 from kitaru_nb.promote.environment import Lock, build_environment
+from kitaru_nb.stacks.base import worker_environment
 from kitaru_nb.stacks.checking import check_stack, try_worker
 from kitaru_nb.stacks.definition import ELSEWHERE, RUNNERS, parse_stack, runner_for, save_stack
 from kitaru_nb.stacks.image import dockerfile
@@ -45,7 +49,8 @@ def test_a_stack_on_a_cloud_is_made_by_one_command(home: Path) -> None:
     assert written["options"]["memory"] == 2048
     assert written["secrets"] == {"OPENAI_API_KEY": secret}
     told = kitaru("stack", "create", "prod", "aws", "--option", "image=x", code=1)
-    assert "subnets is missing" in told
+    assert "options of stack 'prod': subnets and execution_role are missing." in told
+    assert "fix: kitaru stack create prod aws ... --option subnets=... --option execution_role=..." in told
 
 
 @pytest.fixture
@@ -95,6 +100,43 @@ def test_the_check_asks_the_cloud_and_tells_what_workers_elsewhere_cannot_reach(
     journal = found["journal for workers elsewhere"]
     assert journal.seen.startswith("sqlite://")
     assert journal.fix == "kitaru stack create prod ... --journal postgresql://... or https://..."
+
+
+def test_a_worker_elsewhere_starts_others_on_its_own_stack_without_the_variables_of_the_desk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its journal came to it as a secret: the password that the stack's file names isn't there."""
+    monkeypatch.setenv("FOLDER", str(tmp_path))
+    fields = {"runner": "kubernetes", "options": {"image": "x"}, "journal": "sqlite://${FOLDER}/j.db"}
+    save_stack(prod := parse_stack("prod", {**fields, "secrets": {"KITARU_JOURNAL": "keys/journal"}}, "test"))
+    (tmp_path / "flows.py").write_text("from kitaru_nb import flow\n@flow\ndef brief() -> int: return 1\n")
+    monkeypatch.setattr(functions, "lock_environment", lambda roots: Lock("", {}, {}))
+    KitaruClient(stack="prod").deployments.create(f"{tmp_path}/flows.py:brief")
+    variables = worker_environment(runtime_of("prod"), prod)
+    monkeypatch.delenv("FOLDER")
+    monkeypatch.setenv("KITARU_HOME", str(tmp_path / "container"))
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    made = KitaruClient().deployments.prepare("brief")
+    assert (made.stack, made.deployment) == ("prod", "brief@v1")
+    assert KitaruClient(stack="prod").executions.get(made.exec_id).exec_id == made.exec_id
+
+
+def test_a_server_starts_workers_that_reach_only_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has the journal in a file of its own; the stack's workers are told the server's address."""
+    fields = {"runner": "kubernetes", "options": {"image": "x"}, "journal": "https://kitaru.example/"}
+    save_stack(pods := parse_stack("pods", fields, "test"))
+    (tmp_path / "flows.py").write_text("from kitaru_nb import flow\n@flow\ndef brief() -> int: return 1\n")
+    monkeypatch.setattr(functions, "lock_environment", lambda roots: Lock("", {}, {}))
+    server = Runtime(load_settings())
+    deployments = KitaruClient(server).deployments
+    deployments.create(f"{tmp_path}/flows.py:brief")
+    with pytest.raises(KitaruUsageError, match="'pods' has a journal or a store of its own"):
+        deployments.prepare("brief", stack="pods")
+    server.addresses = frozenset({"https://kitaru.example"})
+    assert deployments.prepare("brief", stack="pods").stack == "pods"
+    assert worker_environment(server, pods)["KITARU_JOURNAL"] == "https://kitaru.example/"
+    server.journal.close()
 
 
 @pytest.mark.parametrize("kind", ELSEWHERE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,16 +24,18 @@ from kitaru_nb.core.runtime import Runtime
 from kitaru_nb.errors import KitaruBackendError
 from kitaru_nb.model import ExecutionStatus
 from kitaru_nb.stacks.definition import parse_stack
-from kitaru_nb.stacks.process import ProcessRunner, reap
-from kitaru_nb.stacks.queueing import foremen
+from kitaru_nb.stacks.process import ProcessRunner, environment, reap
+from kitaru_nb.stacks.queueing import Task, foremen, start
 
 SECONDS = 90.0
 
 
 @checkpoint
 def stay(folder: str, name: str, seconds: float) -> None:
-    """Notes when it came and went."""
+    """Notes when it came and went. It stays while there is a file ``hold``."""
     begun = time.time()
+    while Path(folder, "hold").exists():
+        time.sleep(0.02)
     time.sleep(seconds)
     Path(folder, f"{name}.ran").write_text(f"{begun} {time.time()}")
 
@@ -77,13 +80,15 @@ def begin(runtime: Runtime, chosen: Flow[..., Any], **inputs: Any) -> str:
 
 
 def test_what_is_submitted_beyond_the_limit_queues_and_runs_in_order(runtime: Runtime, tmp_path: Path) -> None:
-    few = runner(2)
+    few, hold = runner(2), tmp_path / "hold"
+    hold.touch()
     ids = [begin(runtime, work, folder=str(tmp_path), name=str(n)) for n in range(6)]
     for exec_id in ids:
         few.submit(runtime, exec_id)
     assert [few.status(exec_id).state for exec_id in ids] == ["running"] * 2 + ["starting"] * 4
     few.submit(runtime, ids[-1])  # queues already
-    assert len(list((runtime.home / "workers" / "queue").glob("*/*.task"))) <= 4
+    assert len(list((runtime.home / "workers" / "queue").glob("*/*.task"))) == 4
+    hold.unlink()
     handles = [FlowHandle[str](runtime, exec_id) for exec_id in ids]
     assert [handle.wait(timeout=SECONDS) for handle in handles] == list("012345")
     times = [tuple(map(float, (tmp_path / f"{n}.ran").read_text().split())) for n in range(6)]
@@ -130,10 +135,28 @@ def test_one_that_queues_can_be_cancelled(runtime: Runtime, tmp_path: Path) -> N
     assert KitaruClient(runtime).executions.get(second).status is ExecutionStatus.PENDING
 
 
+def test_one_whose_worker_is_being_started_at_this_moment_can_be_cancelled(runtime: Runtime, tmp_path: Path) -> None:
+    one, places = runner(1), Places(runtime.home, 1)
+    (tmp_path / "hold").touch()
+    first, second = (begin(runtime, work, folder=str(tmp_path), name=name) for name in "ab")
+    one.submit(runtime, first)
+    one.submit(runtime, second)
+    cancelling = threading.Thread(target=one.cancel, args=(second,))
+    with places.locked():  # as the foreman, who has read the task
+        cancelling.start()
+        cancelling.join(0.3)
+        worker = start(places, Task(second, None), os.environ | environment(runtime.settings))
+    cancelling.join()
+    assert worker.wait(SECONDS) != 0
+    assert places.of(second) == []
+    one.cancel(first)
+
+
 def test_a_full_disk_leaves_nothing_in_the_queue_that_holds_others_up(
     runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = runner(1)
+    one, hold = runner(1), tmp_path / "hold"
+    hold.touch()
     first, refused, last = (begin(runtime, work, folder=str(tmp_path), name=name) for name in "abc")
     one.submit(runtime, first)
     with monkeypatch.context() as full:
@@ -141,6 +164,7 @@ def test_a_full_disk_leaves_nothing_in_the_queue_that_holds_others_up(
         with pytest.raises(KitaruBackendError, match="No space left"):
             one.submit(runtime, refused)
     one.submit(runtime, last)
+    hold.unlink()
     assert FlowHandle[str](runtime, last).wait(timeout=SECONDS) == "c"
     assert runtime.journal.execution(refused).status is ExecutionStatus.PENDING
 

@@ -243,7 +243,7 @@ def test_the_command_prints_its_url_counts_for_others_and_ends_on_sigterm(tmp_pa
         with urllib.request.urlopen(url.removesuffix("/v1") + "/calls") as response:
             assert json.load(response)["calls"] == 1
         os.kill(process.pid, signal.SIGTERM)
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=60) == 0
     assert len((tmp_path / "calls.jsonl").read_text().splitlines()) == 1
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import Browser, Frame, Page, expect
+
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "test-token"
@@ -57,14 +58,6 @@ def faults(page: Page | Frame, place: str) -> list[str]:
         page.evaluate(f"{AXE.read_text()};0")
     found = page.evaluate("place => axe.run(place, {resultTypes: ['violations']}).then(r => r.violations)", place)
     return [f"{v['id']}: {[n['html'][:200] + str(n.get('failureSummary')) for n in v['nodes'][:4]]}" for v in found]
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from kitaru_nb.config import Settings
 from kitaru_nb.core.runtime import Runtime
 from tests.artifacts import stand_ins
 from tests.journal import postgres_server
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 STACK = "team"
@@ -156,7 +157,7 @@ class Server:
 
     def __init__(self, team: Team) -> None:
         self._team = team
-        self._port = stand_ins.free_port()
+        self._port = free_port()
         self.process: subprocess.Popen[str] | None = None
 
     @property

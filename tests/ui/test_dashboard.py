@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from labkit import ROOT, free_port
+from labkit import ROOT
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from kitaru_nb.client import KitaruClient
@@ -22,6 +22,7 @@ from kitaru_nb.core.runtime import Runtime
 from kitaru_nb.surfaces.http.tokens import Tokens
 from kitaru_nb.surfaces.operations.base import Role
 from tests.http import flows
+from tests.ports import free_port
 
 SECONDS = 60
 

@@ -413,7 +413,7 @@ class _OperationWork(Generic[T]):
         """The outcome again."""
         return self.operation.decode(run.store.read(artifacts[0]))
 
-    def recorded_failure(self, event: Event) -> Exception:
+    def recorded_failure(self, event: Event) -> BaseException:
         """The exception that ended the last attempt; one with its very text where it can't be loaded.
 
         What an agent was told of a failure is in its next request, so the text must be the same on every resume.

@@ -24,7 +24,7 @@ from typing import Any
 from kitaru_nb.core.context import Frame, current
 from kitaru_nb.core.engine import digest
 from kitaru_nb.core.retry import Retry, as_retry
-from kitaru_nb.errors import KitaruFeatureNotAvailableError, KitaruUsageError
+from kitaru_nb.errors import KitaruBackendError, KitaruFeatureNotAvailableError, KitaruUsageError, Paused
 from kitaru_nb.journal.fold import Outputs
 from kitaru_nb.model import Event
 from kitaru_nb.surfaces.adapters.approvals import Answer, Question, ask, ask_async
@@ -199,6 +199,7 @@ class _Segment:
         self.runner = runner
         self.request = request
         self.decisions = {decision.call_id: decision for decision in request.decisions}
+        self.sessions: JournalSessions | None = None
 
     def take(self, values: Mapping[str, Any]) -> None:
         """A replay wants another prompt."""
@@ -207,7 +208,7 @@ class _Segment:
     async def run(self) -> ClaudeRunResult:
         """Run it; in a flow, on the session that the journal has."""
         frame = current.get()
-        sessions = None if frame is None else _sessions(self.runner, frame, self.request)
+        self.sessions = sessions = None if frame is None else _sessions(self.runner, frame, self.request)
         options = self._options(frame, sessions)
         over = asyncio.Event()
         ended: sdk.ResultMessage | None = None
@@ -243,7 +244,7 @@ class _Segment:
                 changes["resume"] = sessions.session_id
             if isinstance(given.mcp_servers, Mapping):
                 runner = self.runner
-                tools = Tools(frame, sessions, runner.tool_retry, runner.approve, frozenset(self.decisions))
+                tools = Tools(frame, runner.tool_retry, runner.approve, frozenset(self.decisions))
                 servers = given.mcp_servers.items()
                 changes["mcp_servers"] = {name: tools.durable(name, server) for name, server in servers}
         return dataclasses.replace(given, **changes)
@@ -251,7 +252,7 @@ class _Segment:
     # approvals
 
     def _hooks(self) -> dict[Any, list[sdk.HookMatcher]]:
-        """The user's hooks, and one that asks for approval; a decision goes before what they say."""
+        """The user's hooks, and one that every tool waits for; a decision goes before what they say."""
         hooks = {event: list(matchers) for event, matchers in (self.runner.options.hooks or {}).items()}
         before = [
             dataclasses.replace(matcher, hooks=[self._decided_first(hook) for hook in matcher.hooks])
@@ -268,6 +269,14 @@ class _Segment:
         return decided_first
 
     async def _gate(self, data: Any, tool_call: str | None, context: Any) -> Any:
+        """No tool begins, wherever it runs, before the message that asked for it is in the journal."""
+        if self.sessions is not None and tool_call is not None:
+            try:
+                await self.sessions.mirrored(tool_call)
+            except KitaruBackendError as error:
+                return _permission("deny", str(error))
+            except Paused:
+                await asyncio.Event().wait()  # the run lets go: nothing more may begin
         if tool_call in self.decisions:
             return self._decision(tool_call)
         if data["tool_name"] in self.runner.approve:

@@ -9,30 +9,20 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import claude_agent_sdk as sdk
 
-#: Environment: the command that the guard stands before.
-_COMMAND = "KITARU_CLAUDE_CLI"
-
-#: Names of the folders that the SDK makes for resumed sessions, as a pattern of the shell.
-_RESUMED = "claude-resume-????????"
+#: Environment: the command that the guard stands before, and the Python and the program that watch over it.
+_COMMAND, _PYTHON, _WATCHER = "KITARU_CLAUDE_CLI", "KITARU_CLAUDE_PYTHON", "KITARU_CLAUDE_WATCHER"
 
 _SCRIPT = f"""\
 #!/bin/sh
 # Becomes "${_COMMAND}", which is killed as soon as the process that started it is gone; then the folder that the SDK
-# made for a resumed session is removed, too. The watcher has a session of its own where that can be: who kills a whole
-# group of processes doesn't kill it.
-$(command -v setsid) sh -c '
-    alive() {{ kill -0 "$1" && ! grep -qs "^State:.Z" "/proc/$1/status"; }}
-    while alive "$1" && kill -0 "$2"; do sleep 0.5; done
-    kill -9 "$2"
-    case "${{CLAUDE_CONFIG_DIR##*/}}" in {_RESUMED}) ;; *) exit ;; esac
-    while alive "$1" && [ -d "$CLAUDE_CONFIG_DIR" ]; do sleep 0.5; done
-    rm -rf "$CLAUDE_CONFIG_DIR"
-' guard "$PPID" "$$" </dev/null >/dev/null 2>&1 &
+# made for a resumed session is removed, too.
+"${_PYTHON}" -IS "${_WATCHER}" "$PPID" "$$" </dev/null >/dev/null 2>&1 &
 exec "${_COMMAND}" "$@"
 """
 
@@ -51,7 +41,9 @@ def guarded(options: sdk.ClaudeAgentOptions, home: Path) -> dict[str, Any]:
     if command is None or os.name != "posix" or options.user is not None:
         return {}
     guard = _script(home)
-    return {"cli_path": guard, "env": {**options.env, _COMMAND: str(command)}} if os.access(guard, os.X_OK) else {}
+    watcher = str(Path(__file__).with_name("claude_watcher.py"))
+    own = {_COMMAND: str(command), _PYTHON: sys.executable, _WATCHER: watcher}
+    return {"cli_path": guard, "env": {**options.env, **own}} if os.access(guard, os.X_OK) else {}
 
 
 def _script(home: Path) -> Path:

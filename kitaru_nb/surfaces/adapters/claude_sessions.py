@@ -93,7 +93,7 @@ class JournalSessions:
 
     async def mirrored(self, tool_call: str) -> None:
         """Wait until the message that asked for a tool call is in the journal, as it is a moment later: a run that is
-        cut off in the call then knows that it was asked for."""
+        cut off in the call then knows that it was asked for. Raises as `Run.commit`."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_MIRRORED_WITHIN):
                 await self._mirrored[tool_call].wait()

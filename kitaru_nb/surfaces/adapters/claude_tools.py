@@ -15,7 +15,6 @@ from kitaru_nb.core.context import Frame, current
 from kitaru_nb.core.retry import Retry
 from kitaru_nb.errors import KitaruFeatureNotAvailableError, Paused
 from kitaru_nb.surfaces.adapters.base import Operation, Part, Recorded, perform_async
-from kitaru_nb.surfaces.adapters.claude_sessions import JournalSessions
 
 #: Under this name the SDK's subprocess tells an in-process MCP server which tool call a request belongs to.
 _TOOL_CALL = "claudecode/toolUseId"
@@ -45,7 +44,6 @@ class Tools:
     """
 
     frame: Frame
-    sessions: JournalSessions
     retry: Retry
     approve: frozenset[str]
     decided: frozenset[str]
@@ -103,8 +101,6 @@ class Tools:
         )
         token = current.set(self.frame)
         try:
-            if call_id:
-                await self.sessions.mirrored(call_id)
             outcome = await perform_async(operation, body)
         except ClaudeToolError as error:
             outcome = error.outcome

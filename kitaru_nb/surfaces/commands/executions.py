@@ -113,8 +113,10 @@ def logs(
 
 
 def _follow_logs(client: KitaruClient, exec_id: str, checkpoint: str | None, source: str | None, skip: int) -> Answer:
+    from kitaru_nb.surfaces.commands.following import await_worker
     from kitaru_nb.surfaces.detail import log_line, outcome_blocks
 
+    await_worker(client, exec_id)
     chosen = (
         entry
         for entry in _live_entries(client, exec_id)

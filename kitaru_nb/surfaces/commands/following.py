@@ -71,6 +71,23 @@ def follow(client: KitaruClient, exec_id: str, before: Before) -> Answer:
     return Answer(outcome_blocks(execution, utc_now()), item=record(execution), code=exit_code(execution.status))
 
 
+def await_worker(client: KitaruClient, exec_id: str) -> None:
+    """Wait until the worker that an answer started has taken the execution up; at once where there is none.
+
+    Raises:
+        KitaruRuntimeError: as `follow`.
+    """
+    from kitaru_nb.core.answers import answered_at
+    from kitaru_nb.core.runners import runner_of
+
+    journal = client.runtime.journal
+    row = journal.execution(exec_id)
+    answered = row.status is ExecutionStatus.WAITING and answered_at(journal.history(exec_id)) is not None
+    if answered and runner_of(row.stack).status(exec_id).alive:
+        with spinner(f"{exec_id} waits for its worker"):
+            _wait_for_worker(client, exec_id, row.epoch)
+
+
 def _wait_for_worker(client: KitaruClient, exec_id: str, epoch: int) -> None:
     from kitaru_nb.core.runners import runner_of
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -59,16 +60,17 @@ def start(
     """Run the server until Ctrl-C.
 
     It asks for a token, and prints its address with one that ends with it (KITARU_SERVER_TOKEN sets another)."""
+    chosen = os.environ.pop("KITARU_SERVER_TOKEN", None)  # the workers that it starts don't inherit it
     serving = _serving()(
         host=host,
         port=port,
         hosts=tuple(allow_host or ()),
         url=url,
         root=(root or Path()).absolute(),
-        secret=os.environ.pop("KITARU_SERVER_TOKEN", None),  # the workers that it starts don't inherit it
+        secret=chosen,
         dispatch=dispatch,
     )
-    return run(serving, _tell)
+    return run(serving, partial(_tell, chosen=bool(chosen)))
 
 
 def run(serving: Serving, tell: Any) -> Answer:
@@ -94,14 +96,16 @@ def _serving() -> type[Serving]:
     return Serving
 
 
-def _tell(url: str, secret: str) -> None:
+def _tell(url: str, secret: str, *, chosen: bool) -> None:
+    """Say where the server is. A token that somebody chose outlives it, so a log of this shall not hold it."""
     if is_machine():
         print_json_line("server.start", {"url": url, "token": secret})
         return
+    what = "TOKEN is the one that you set." if chosen else "The address holds a token for you; it ends with the server."
     show(
         [
-            Line((Span("kitaru server  ", "bold"), Span(f"{url}/?token={secret}", "cyan"))),
-            line("The address holds a token for you; it ends with the server. Ctrl-C ends the server.", "dim"),
+            Line((Span("kitaru server  ", "bold"), Span(f"{url}/?token={'TOKEN' if chosen else secret}", "cyan"))),
+            line(f"{what} Ctrl-C ends the server.", "dim"),
             command_line("others", "kitaru server token create NAME --role view"),
         ]
     )

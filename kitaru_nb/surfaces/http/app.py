@@ -85,8 +85,21 @@ class Server:
     async def answer_page(self, request: HttpRequest) -> Response:
         """``/``: the dashboard. ``?token=`` becomes a cookie that scripts can't read, and leaves the address."""
         secret = request.query_params.get("token")
+        try:
+            if secret is None:
+                await self._caller(request)
+            else:
+                await asyncio.to_thread(self.gate.check_secret, secret, address(request))
+        except Refused as error:
+            if error.status != 401:
+                raise
+            return page.note(
+                401,
+                "A token, please" if secret is None else "This token isn't valid (any more)",
+                "Open the address that the server printed when it started; it ends with ?token=…. Or make a token:",
+                "kitaru server token create NAME --role operate",
+            )
         if secret is not None:
-            await asyncio.to_thread(self.gate.check_secret, secret, address(request))
             rest = [(name, value) for name, value in request.query_params.multi_items() if name != "token"]
             response = RedirectResponse(f"./?{urlencode(rest)}" if rest else "./", 303)
             response.set_cookie(
@@ -98,17 +111,6 @@ class Server:
                 secure=request.url.scheme == "https",
             )
             return response
-        try:
-            await self._caller(request)
-        except Refused as error:
-            if error.status != 401:
-                raise
-            return page.note(
-                401,
-                "A token, please",
-                "Open the address that the server printed when it started; it ends with ?token=…. Or make a token:",
-                "kitaru server token create NAME --role operate",
-            )
         return page.index()
 
     async def answer_asset(self, request: HttpRequest) -> Response:

@@ -16,6 +16,8 @@ from kitaru_nb.surfaces.operations.base import Content
 #: Types that a browser shows without running anything; all else is bytes.
 HARMLESS = frozenset({"text/plain", "application/json", "image/png"})
 _CHUNK = 256 * 1024
+#: Where an answer holds all its bytes at once, and nobody said how many.
+_PART = 65_536
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 _SUFFIXES = {"text/plain": ".txt", "application/json": ".json", "image/png": ".png"}
 
@@ -58,7 +60,12 @@ def answer(
         return 304, sent, b""
     file = store.open(artifact)
     size = file.seek(0, os.SEEK_END)
-    span = _span(headers, sent["etag"], size)
+    asked = _RANGE.fullmatch(headers.get("range", "").strip())
+    # A range that isn't understood, or of another version, is as none.
+    if asked is None or not any(asked.groups()) or headers.get("if-range", sent["etag"]) != sent["etag"]:
+        start, end = _window(found, size)
+        return 200, sent | {"content-length": str(end - start)}, Bytes(file, start, end - start)
+    span = _span(asked, size)
     if span is None:
         file.close()
         return 416, sent | {"content-range": f"bytes */{size}"}, b""
@@ -70,12 +77,8 @@ def answer(
     return 206, sent, Bytes(file, start, end - start)
 
 
-def _span(headers: Mapping[str, str], etag: str, size: int) -> tuple[int, int] | None:
-    """First byte and the one after the last; the whole where no range is asked; None where it can't be met."""
-    asked = _RANGE.fullmatch(headers.get("range", "").strip())
-    # A range that isn't understood, or of another version, is as none.
-    if asked is None or not any(asked.groups()) or headers.get("if-range", etag) != etag:
-        return 0, size
+def _span(asked: re.Match[str], size: int) -> tuple[int, int] | None:
+    """First byte of a range and the one after the last; None where it can't be met."""
     first, last = asked.groups()
     if not first:
         start, end = max(0, size - int(last)), size
@@ -84,6 +87,12 @@ def _span(headers: Mapping[str, str], etag: str, size: int) -> tuple[int, int] |
     if start >= size or end <= start:
         return None if not (size == 0 and not first) else (0, 0)
     return start, end
+
+
+def _window(found: Content, size: int) -> tuple[int, int]:
+    """First byte that ``offset`` and ``length`` ask for, and the one after the last."""
+    start = min(found.offset, size)
+    return start, size if found.length is None else min(start + found.length, size)
 
 
 def media_type(artifact: Artifact) -> str:
@@ -101,8 +110,12 @@ def _file_name(artifact: Artifact) -> str:
 
 
 def part(store: ArtifactStore, found: Content) -> tuple[bytes, int]:
-    """The bytes from ``offset`` on, ``length`` at most, and the size of all. Raises `KitaruArtifactError`."""
+    """The bytes that ``offset`` and ``length`` ask for, no more than fits an answer, and the size of all.
+
+    Raises `KitaruArtifactError`.
+    """
     with store.open(found.artifact) as file:
         size = file.seek(0, os.SEEK_END)
-        file.seek(min(found.offset, size))
-        return file.read(found.length), size
+        start, end = _window(found, size)
+        file.seek(start)
+        return file.read(min(end - start, found.length or _PART)), size

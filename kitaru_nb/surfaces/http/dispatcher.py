@@ -23,7 +23,7 @@ from kitaru_nb.errors import KitaruBackendError, KitaruError
 from kitaru_nb.model import Event, Execution, ExecutionStatus, utc
 from kitaru_nb.promote.schedules import Schedules
 from kitaru_nb.stacks.definition import stack_names
-from kitaru_nb.stacks.process import reap
+from kitaru_nb.stacks.process import lost, reap
 from kitaru_nb.surfaces.http.turns import Turns
 from kitaru_nb.surfaces.operations.system import newest
 
@@ -33,8 +33,11 @@ logger = logging.getLogger("kitaru_nb.server")
 GRACE = 5.0
 #: How long a place that can't be reached, or has no room, is left in peace.
 RETRY_AFTER = 30.0
-#: A worker that dies so often without getting anything done isn't started again.
-TRIES = 3
+#: A worker that dies so often without getting anything done isn't started again; one that an outage ends may be, for
+#: about 40 minutes.
+TRIES, TRIES_IN_AN_OUTAGE = 3, 10
+#: The longest pause between two tries, seconds.
+_LONGEST = 600.0
 _PAGE = 500
 _PENDING_FOR = 60.0
 #: News that come closer together than this are looked at together.
@@ -126,13 +129,10 @@ class Dispatcher:
         for exec_id in [e for e, at in self._answered.items() if at <= now]:
             execution = self._runtime.journal.execution(exec_id)
             left = execution.status is ExecutionStatus.WAITING and self._is_answered(exec_id)
-            if (
-                left
-                and self._given_up.get(exec_id) != execution.epoch
-                and not self._go_on(execution, "it was answered")
-            ):
-                self._answered[exec_id] = now + GRACE
-            else:  # only now: what can't be read or started at the moment is looked at again
+            if left and self._given_up.get(exec_id) != execution.epoch:
+                self._go_on(execution, "it was answered")
+                self._answered[exec_id] = now + GRACE  # until somebody has it: a worker may die before
+            else:  # only now: what can't be read at the moment is looked at again
                 del self._answered[exec_id]
 
     def _newly_answered(self) -> Iterator[str]:
@@ -166,21 +166,23 @@ class Dispatcher:
             if self._given_up.get(row.exec_id) != row.epoch and self._is_orphan(row, now):
                 self._go_on(row, "its worker died or had to go")
         for row in self._rows(ExecutionStatus.PENDING):
-            if now - row.created_at.timestamp() > _PENDING_FOR and self._given_up.get(row.exec_id) != row.epoch:
+            late = lost(row.exec_id) is not None or now - row.created_at.timestamp() > _PENDING_FOR
+            if late and self._given_up.get(row.exec_id) != row.epoch:
                 self._go_on(row, "no worker came")
 
     def _is_orphan(self, row: Execution, now: float) -> bool:
         claims: list[Event] = []
-        paused = False
+        paused = outage = False
         for event in self._runtime.journal.history(row.exec_id):
             if event.kind == "execution.claimed":
                 claims.append(event)
-                paused = False
+                paused = outage = False
             elif event.kind == "execution.paused":
-                paused = event.body.get("signal") != _EVICTION
+                outage = "outage" in event.body
+                paused = not outage and event.body.get("signal") != _EVICTION
             elif event.kind in _PROGRESS:
                 claims = claims[-1:]
-        if paused or len(claims) > TRIES:
+        if paused or len(claims) > (TRIES_IN_AN_OUTAGE if outage else TRIES):
             if not paused:
                 logger.warning(
                     "%s is left alone: its worker ended %d times in a row without getting anything done",
@@ -190,7 +192,7 @@ class Dispatcher:
             self._given_up[row.exec_id] = row.epoch
             return False
         # Longer each time: what kills a worker may need a while to pass.
-        return not claims or now >= claims[-1].at + GRACE * 2 ** (len(claims) - 1)
+        return not claims or now >= claims[-1].at + min(_LONGEST, GRACE * 2 ** (len(claims) - 1))
 
     def _go_on(self, row: Execution, why: str) -> bool:
         """Start a worker, unless one comes already, or another server starts it; whether this one has."""
@@ -203,7 +205,11 @@ class Dispatcher:
             self._given_up[row.exec_id] = row.epoch
             return False
         try:
-            if runner_of(row.stack).status(row.exec_id).alive or not self._turns.take(row):
+            if runner_of(row.stack).status(row.exec_id).alive:
+                return False
+            if self._runtime.journal.execution(row.exec_id).epoch != row.epoch:
+                return False  # a worker has had it meanwhile, and has ended since
+            if not self._turns.take(row, lost=lost(row.exec_id)):
                 return False
             control.go_on(self._runtime, row.exec_id)
         except KitaruBackendError as error:

@@ -125,10 +125,9 @@ async def stream(
             if not await asyncio.to_thread(allowed):
                 return
             asked = time.monotonic()
-        for change in news.events:
-            yield b"id: %d\nevent: change\ndata: %s\n\n" % (change.seq, encode(change))
-        if not news.events:
-            yield b": ping\n\n"
+        # As one piece: to a client that has gone nothing is written but that.
+        told = (b"id: %d\nevent: change\ndata: %s\n\n" % (change.seq, encode(change)) for change in news.events)
+        yield b"".join(told) or b": ping\n\n"
         seq, said = news.seq, time.monotonic()
 
 

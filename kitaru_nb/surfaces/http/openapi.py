@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -10,7 +11,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
 from kitaru_nb import __version__
-from kitaru_nb.surfaces.operations.base import Content, Operation
+from kitaru_nb.surfaces.operations.base import Change, Content, Follow, Operation
 from kitaru_nb.surfaces.operations.table import OPERATIONS
 
 _REF = "#/components/schemas/{model}"
@@ -21,6 +22,7 @@ _ERRORS = {
     404: "There is no such thing.",
     409: "It isn't in a state in which this can be done, or somebody was faster.",
     413: "The body is too large.",
+    421: "The server has no such name.",
     422: "The answer doesn't fit the wait's schema; the wait stays open.",
     429: "Too many tries; Retry-After says when the next one counts.",
     501: "This isn't offered here.",
@@ -43,6 +45,15 @@ _ERROR_SCHEMA = {
         }
     },
 }
+#: Headers that mean something, by the type of an operation's result.
+_HEADERS: dict[Any, dict[str, str]] = {
+    Content: {
+        "Range": "One range of bytes, such as bytes=0-1023.",
+        "If-Range": "The ETag that the range is of; of another version, all is sent.",
+        "If-None-Match": "The ETag that the caller has already.",
+    },
+    Follow: {"Last-Event-ID": "The id of the last event that came: the stream goes on after it."},
+}
 
 
 class _Schemas(GenerateJsonSchema):
@@ -55,6 +66,18 @@ class _Schemas(GenerateJsonSchema):
             properties.pop(name, None)
         found["required"] = list(properties)
         return found
+
+    def named_tuple_schema(self, schema: Any) -> JsonSchemaValue:
+        """A named tuple: an object here."""
+        return self._object(schema["fields"])
+
+    def call_schema(self, schema: Any) -> JsonSchemaValue:
+        """A named tuple, as pydantic before 2.14 knows it: a call of its class."""
+        return self._object(schema["arguments_schema"]["arguments_schema"])
+
+    def _object(self, fields: Sequence[Any]) -> JsonSchemaValue:
+        properties = {field["name"]: self.generate_inner(field["schema"]) for field in fields}
+        return {"type": "object", "properties": properties, "required": list(properties)}
 
 
 def document() -> dict[str, Any]:
@@ -70,7 +93,7 @@ def document() -> dict[str, Any]:
             "version": __version__,
             "description": "Executions, waits and artifacts of durable flows.",
         },
-        "servers": [{"url": "api"}],
+        "servers": [{"url": "../api"}],  # as seen from the document itself, which is api/openapi.json
         "security": [{"token": []}],
         "paths": paths,
         "components": {
@@ -116,6 +139,9 @@ def _parameters(operation: Operation, schemas: dict[str, Any]) -> list[dict[str,
         required = in_path or name in model.get("required", ())
         place = "path" if in_path else "query"
         parameters.append({"name": name, "in": place, "required": required, "schema": schema})
+    for name, text in _HEADERS.get(operation.result, {}).items():
+        kind = {"type": "string"}
+        parameters.append({"name": name, "in": "header", "required": False, "description": text, "schema": kind})
     return parameters
 
 
@@ -129,15 +155,16 @@ def _body(operation: Operation, schemas: dict[str, Any]) -> tuple[dict[str, Any]
 def _responses(operation: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
     if operation.result is Content:
         good: dict[str, Any] = {"*/*": {"schema": {}}}
-        found = {"200": {"description": "All bytes.", "content": good}, "206": {"description": "A range of them."}}
+        found: dict[str, Any] = {"200": {"description": "All bytes.", "content": good}}
+        found["206"] = {"description": "A range of them.", "content": good}
         found |= {"304": {"description": "Not changed."}, "416": {"description": "There is no such range."}}
+    elif operation.result is Follow:
+        _result(Change, schemas)
+        text = "Server-sent events; the data of a `change` is a Change."
+        found = {"200": {"description": text, "content": {"text/event-stream": {"schema": {"type": "string"}}}}}
     else:
-        found = {
-            "200": {
-                "description": "Done.",
-                "content": {"application/json": {"schema": _result(operation.result, schemas)}},
-            }
-        }
+        schema = _result(operation.result, schemas)
+        found = {"200": {"description": "Done.", "content": {"application/json": {"schema": schema}}}}
     error = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
     found |= {str(status): {"description": text, "content": error} for status, text in _ERRORS.items()}
     return found

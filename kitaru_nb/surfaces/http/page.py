@@ -21,8 +21,10 @@ _TYPES = {
     ".svg": "image/svg+xml",
     ".woff2": "font/woff2",
 }
-_NOTE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>kitaru</title>
-<h1>{title}</h1><p>{text}</p><pre>{line}</pre></html>"""
+_NOTE = """<!doctype html><html lang="en" class="kt-alone"><meta charset="utf-8"><title>kitaru</title>
+<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">
+<link rel="stylesheet" href="static/app.css">
+<body class="kt-app"><main class="kt-page"><h1>{title}</h1><p>{text}</p><pre>{line}</pre></main></html>"""
 
 
 def index(folder: Callable[[], Path] = static_folder) -> Response:

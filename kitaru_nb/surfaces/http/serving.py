@@ -84,6 +84,7 @@ def serve(runtime: Runtime, serving: Serving, *, ready: Callable[[str, str], Non
         port = listener.getsockname()[1]
         url = (serving.url or f"http://{_shown(serving.host)}:{port}").rstrip("/")
         secret = serving.secret or new_secret()
+        runtime.addresses = frozenset({url})
         client = KitaruClient(runtime)
         hosts = {*serving.hosts, host_name(urlsplit(url).netloc)}
         gate = Gate(Tokens(runtime.journal), owner=whoami(), secret=secret, port=port, hosts=hosts)

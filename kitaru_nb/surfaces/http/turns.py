@@ -15,6 +15,8 @@ logger = logging.getLogger("kitaru_nb.server")
 
 #: Seconds that a worker has for taking its execution up before it counts as one that never came; doubled each time.
 PATIENCE = 60.0
+#: The same for one that is known to have ended.
+PATIENCE_WITH_THE_DEAD = 5.0
 #: A turn that no worker took up so often is left alone.
 TRIES = 3
 
@@ -29,14 +31,19 @@ class Turns:
         self._journal = journal
         self._clock = clock
 
-    def take(self, row: Execution) -> bool:
-        """Whether the caller is to start a worker now; then nobody else is, before that one must have come."""
+    def take(self, row: Execution, *, lost: float | None = None) -> bool:
+        """Whether the caller is to start a worker now; then nobody else is, before that one must have come.
+
+        ``lost``: when the newest worker began of which the caller knows that it has ended.
+        """
         name = f"turn:{row.exec_id}"
         known = self._journal.reference(name)
         turn = json.loads(known or "{}")
         tries = turn["tries"] if turn.get("epoch") == row.epoch else 0
-        if tries and self._clock() < turn["at"] + PATIENCE * 2 ** (tries - 1):
-            return False
+        if tries:
+            patience = PATIENCE_WITH_THE_DEAD if lost is not None and lost >= turn["at"] else PATIENCE
+            if self._clock() < turn["at"] + patience * 2 ** (tries - 1):
+                return False
         if tries >= TRIES:
             if tries == TRIES:
                 logger.warning("%s is left alone: %d workers were started, and none came", row.exec_id, tries)

@@ -241,7 +241,7 @@ class CellWork:
             if artifact.name == DISPLAY and not artifact.names:
                 show_again(self.shell, run.store.read(artifact))
 
-    def recorded_failure(self, event: Event) -> Exception:
+    def recorded_failure(self, event: Event) -> BaseException:
         """The exception that ended the last attempt."""
         return recorded_failure(event, trusted=True)
 

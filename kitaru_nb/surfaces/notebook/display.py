@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape as escaped_html
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,6 @@ from kitaru_nb.surfaces.notebook.calls import one_line, tokens_in
 from kitaru_nb.surfaces.render import escaped
 
 if TYPE_CHECKING:
-    from kitaru_nb.core.runtime import Runtime
     from kitaru_nb.surfaces.notebook.cell_work import CellWork
 
 GREEN, BLUE, AMBER, RED, GREY = "#2e7d32", "#1565c0", "#b26a00", "#c62828", "#757575"
@@ -134,10 +133,12 @@ def show_answer(shell: Any, exec_id: str, wait: WaitRequest, answer: Mapping[str
     publish(shell, f"✓ {wait.name}: {value}", card(GREEN, html), metadata)
 
 
-def show_wait(shell: Any, exec_id: str, wait: WaitRequest, runtime: Runtime | None = None) -> None:
+def show_wait(
+    shell: Any, exec_id: str, wait: WaitRequest, form: Callable[[str, str], Mapping[str, Any]] | None = None
+) -> None:
     """The card of a pending wait: the question, what an answer looks like, and the lines that give it.
 
-    With ``runtime``, where widgets are live, a form stands in place of the lines.
+    Where widgets are live, ``form`` makes of the HTML above and below it the bundle that stands in place of the lines.
     """
     here, shell_line = answering_here(wait), answering(wait, exec_id)
     question = wait.question or "An answer is needed to go on."
@@ -152,11 +153,7 @@ def show_wait(shell: Any, exec_id: str, wait: WaitRequest, runtime: Runtime | No
         f"<div>{muted('here')} {code(here)}</div>{anywhere}"
         f"<div>{muted('Then run this cell again, or Run All: finished checkpoints are reused.')}</div>"
     )
-    live = None
-    if runtime is not None:
-        from kitaru_nb.surfaces.notebook.form import answer_form  # loads ipywidgets, which only a form needs
-
-        live = answer_form(runtime, exec_id, wait, card(AMBER, head), card(AMBER, anywhere))
+    live = None if form is None else form(card(AMBER, head), card(AMBER, anywhere))
     metadata = {"execution": exec_id, "wait": wait.wait_id, "name": wait.name, "status": "waiting"}
     publish(shell, plain, card(AMBER, html), metadata, live)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from copy import copy
 from functools import partial
 from typing import Any
@@ -17,15 +18,17 @@ from kitaru_nb.core.runtime import Runtime
 from kitaru_nb.errors import KitaruBackendError, KitaruConflictError, KitaruError
 from kitaru_nb.surfaces.notebook.display import GREEN, RED, card, escape, muted
 
-#: Seconds between two looks whether the wait was answered elsewhere.
-EVERY = 0.5
+#: Seconds between two looks whether the wait was answered elsewhere, also when the journal told of nothing.
+LOOK = 2.0
+#: Seconds between two looks at least, so that cells that record much have the kernel.
+REST = 0.1
 _BUTTONS = 6  # more choices than these become a list
 _WIDE = {"width": "min(520px, 95%)"}
 _BUTTON = {"width": "auto", "min_width": "90px", "align_self": "flex-start"}
 
 
 def answer_form(runtime: Runtime, exec_id: str, wait: WaitRequest, head: str, foot: str) -> Mapping[str, Any]:
-    """The mime bundle of a live form between two pieces of HTML."""
+    """The mime bundle of a live form between two pieces of HTML. It is kept up; an earlier form of the wait no more."""
     form = Form(runtime, exec_id, wait, head, foot)
     form.watch()
     return form.box._repr_mimebundle_()  # type: ignore[no-any-return]
@@ -44,6 +47,8 @@ class Form:
         self._exec_id = exec_id
         self._wait = wait
         self._closed = threading.Event()
+        self._left = threading.Event()
+        self._news = threading.Event()
         self.problem = widgets.HTML()
         self._head = widgets.HTML(head)
         controls = self._controls(resolved(wait.schema, wait.schema))
@@ -76,19 +81,56 @@ class Form:
         return button
 
     def watch(self) -> None:
-        """From now on an answer that is given elsewhere is shown, and takes the buttons away."""
-        threading.Thread(target=self._look_now_and_then, name="kitaru-form", daemon=True).start()
+        """From now on an answer that is given elsewhere is shown, and takes the buttons away.
 
-    def _look_now_and_then(self) -> None:
-        while not self._closed.wait(EVERY):
-            try:
-                self.look()
-            except KitaruConflictError as error:
-                self._told(error)
-            except KitaruBackendError:
-                continue  # the journal can't be reached now
-            except KitaruError:
-                self._close("Nobody asks this any more.")  # the execution was cancelled
+        This ends when the wait has its answer, and when a newer form of it is watched.
+        """
+        with _lock:
+            before, _watched[self._key] = _watched.get(self._key), self
+        if before is not None:
+            before.leave()
+        threading.Thread(target=self._keep_up, name="kitaru-form", daemon=True).start()
+
+    def leave(self) -> None:
+        """Watch no more."""
+        self._left.set()
+        self._news.set()
+
+    @property
+    def _key(self) -> tuple[str, str]:
+        return self._exec_id, self._wait.wait_id
+
+    def _keep_up(self) -> None:
+        deaf: Callable[[], None] | None = None
+        try:
+            while not self._left.is_set():
+                deaf = deaf or self._hear()
+                self._look_again()
+                self._left.wait(REST)
+                self._news.wait(LOOK)
+                self._news.clear()
+        finally:
+            if deaf is not None:
+                deaf()
+            with _lock:
+                if _watched.get(self._key) is self:
+                    del _watched[self._key]
+
+    def _hear(self) -> Callable[[], None] | None:
+        """Have the journal tell of news; what ends this, or None while it can't be reached."""
+        with suppress(KitaruBackendError):
+            return self._runtime.journal.watch(self._news.set, exec_id=self._exec_id)
+        return None
+
+    def _look_again(self) -> None:
+        try:
+            self.look()
+        except KitaruConflictError as error:
+            self._told(error)
+        except KitaruBackendError:
+            return  # the journal can't be reached now: the next look comes
+        except KitaruError:
+            self._close("Nobody asks this any more.")  # the execution was cancelled
 
     def look(self) -> None:
         """Nothing while the wait is open.
@@ -120,7 +162,13 @@ class Form:
         if self._closed.is_set():
             return
         self._closed.set()
+        self.leave()
         self.box.children = (self._head, widgets.HTML(card(GREEN, html)))
+
+
+#: The form of each open wait that is kept up: the last that was shown.
+_watched: dict[tuple[str, str], Form] = {}
+_lock = threading.Lock()
 
 
 class Field:

@@ -6,14 +6,14 @@ import builtins
 import json
 import shlex
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.magic import Magics, line_magic, magics_class, no_var_expand
 
 from kitaru_nb.cells.keys import first_difference
 from kitaru_nb.core.control import find_wait
-from kitaru_nb.core.create import create_replay
+from kitaru_nb.core.create import create_replay, created_event
 from kitaru_nb.core.records import load as load_value
 from kitaru_nb.core.replay import tokens_of
 from kitaru_nb.core.wait import wait as wait_for
@@ -23,6 +23,7 @@ from kitaru_nb.surfaces.notebook import display
 from kitaru_nb.surfaces.notebook.lineage_view import graph_html, graph_text
 from kitaru_nb.surfaces.notebook.restoring import is_cell
 from kitaru_nb.surfaces.notebook.session import Session
+from kitaru_nb.surfaces.notebook.transformer import cell_id
 from kitaru_nb.surfaces.render import counted
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ _COMMANDS = {
     "resume": "say where the notebook stands and what to do next",
     "restore": "[NAME]  put the variables of finished checkpoints back without running anything",
     "input": "WAIT VALUE  answer a wait",
-    "replay": "NAME [NAME ...] [--dry-run] [--set checkpoint.X=JSON]  run NAME and what depends on it again",
+    "replay": "NAME [NAME ...] [--dry-run] [--again] [--set checkpoint.X=JSON]  run NAME and what depends on it again",
     "diff": "[A] B  two executions side by side (A: the current one)",
     "lineage": "[EXECUTION]  the graph of checkpoints",
     "why": "NAME  why a checkpoint ran, or was reused",
@@ -205,8 +206,17 @@ class KitaruMagics(Magics):
 
     def do_replay(self, words: list[str]) -> None:
         """A new execution of this notebook from its current one."""
-        dry = "--dry-run" in words
-        words = [w for w in words if w != "--dry-run"]
+        dry, again = "--dry-run" in words, "--again" in words
+        words = [w for w in words if w not in ("--dry-run", "--again")]
+        line = {"cell": cell_id(self.shell), "words": list(words)}
+        if not dry and not again and self._is_on(line):
+            display.show_note(
+                self.shell,
+                "The notebook is on the replay that this line has begun. The line that begins another:",
+                colour=display.BLUE,
+                command=shlex.join(["%kitaru", "replay", *words, "--again"]),
+            )
+            return
         overrides = {}
         while "--set" in words:
             at = words.index("--set")
@@ -229,10 +239,19 @@ class KitaruMagics(Magics):
         if dry:
             return
         self.session.end("%kitaru replay")
-        replayed = create_replay(self.session.runtime, exec_id, from_=words, overrides=overrides)
+        replayed = create_replay(self.session.runtime, exec_id, from_=words, overrides=overrides, line=line)
         self.session.adopt(replayed.exec_id)
         text = "The notebook is on the replay now: Run All carries it out."
         display.show_note(self.shell, text, colour=display.GREEN, metadata={"execution": replayed.exec_id})
+
+    def _is_on(self, line: Mapping[str, Any]) -> bool:
+        """Whether this line, in this cell, began the execution that the notebook is on: Run All runs it once more."""
+        exec_id = self.session.current()
+        if exec_id is None or line["cell"] is None:
+            return False
+        runtime = self.session.runtime
+        begun = created_event(runtime, exec_id).body.get("line")
+        return begun == line and not runtime.journal.execution(exec_id).status.ended
 
     def _latest(self, execution: Execution, name: str) -> str:
         """The selector of the cell's last run where a cell of this name ran several times; else the name itself.

@@ -11,7 +11,8 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from kitaru_nb.core.advance import claim
 from kitaru_nb.core.context import Frame, set_ambient
 from kitaru_nb.core.create import write_created
 from kitaru_nb.core.engine import WaitRequest
-from kitaru_nb.core.failures import failure_body
+from kitaru_nb.core.failures import last_word
 from kitaru_nb.core.run import Run
 from kitaru_nb.core.runtime import Runtime, default_runtime, settings_in_use, whoami
 from kitaru_nb.errors import (
@@ -222,12 +223,13 @@ class Session:
             self.leave("execution.paused", {"reason": run.ending.reason})
 
     def finish(self) -> None:
-        """End a headless execution: failed if the last cell failed, else completed."""
-        self.ensure_run()
+        """End a headless execution: failed if the last cell failed (interrupted by an outage), else completed."""
+        run = self.ensure_run()
         if self.last_error is None:
             self.leave("execution.completed", {"result": None})
         else:
-            self.leave("execution.failed", {"failure": failure_body(self.last_error)})
+            last = last_word(run.exec_id, self.last_error)
+            self.leave(last.kind, last.body)
 
     def pause(self, told: str) -> None:
         """A signal ends the worker whose kernel this is: the execution is free for the next one, and says why."""
@@ -243,10 +245,17 @@ class Session:
         run = self.run
         assert run is not None
         self._close_stale(run, wait)
-        display.show_wait(self.shell, run.exec_id, wait, self.runtime if self.has_widgets else None)
+        display.show_wait(self.shell, run.exec_id, wait, self._form(run, wait))
         if wait.wait_id == run.waiting_for[-1]:
             names = " and ".join(repr(run.engine.asked[w].body["name"]) for w in run.waiting_for)
             raise Paused(f"waiting for an answer to {names}; the cells below run after it")
+
+    def _form(self, run: Run, wait: WaitRequest) -> Callable[[str, str], Mapping[str, Any]] | None:
+        if not self.has_widgets:
+            return None
+        from kitaru_nb.surfaces.notebook.form import answer_form  # loads ipywidgets, which only a form needs
+
+        return partial(answer_form, self.runtime, run.exec_id, wait)
 
     def _close_stale(self, run: Run, wait: WaitRequest) -> None:
         """The question of this wait has changed: the one that was asked before must not be answered any more."""

@@ -6,7 +6,7 @@ itself is compiled by the session as IPython compiles a plain cell, so traceback
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from kitaru_nb.cells.analysis import analyse
@@ -62,14 +62,19 @@ def transform_body(shell: Any, body: str) -> str:
 def tags_from(shell: Any) -> Callable[[], Sequence[str]]:
     """Tags of the cell that the front end asks to run now, from the request's metadata (none outside a kernel)."""
 
-    def tags() -> Sequence[str]:
-        kernel = getattr(shell, "kernel", None)
-        if kernel is None:
-            return ()
-        parent = kernel.get_parent("shell") or {}
-        if parent.get("header", {}).get("msg_type") != "execute_request":
-            return ()
-        found = parent.get("metadata", {}).get("tags") or ()
-        return [str(tag) for tag in found]
+    return lambda: [str(tag) for tag in _request(shell).get("tags") or ()]
 
-    return tags
+
+def cell_id(shell: Any) -> str | None:
+    """Id of the cell that runs now, where the front end tells it."""
+    found = _request(shell).get("cellId")
+    return None if found is None else str(found)
+
+
+def _request(shell: Any) -> Mapping[str, Any]:
+    """Metadata of the front end's request to run a cell; empty outside a kernel."""
+    kernel = getattr(shell, "kernel", None)
+    parent: Mapping[str, Any] = (kernel.get_parent("shell") if kernel is not None else None) or {}
+    if parent.get("header", {}).get("msg_type") != "execute_request":
+        return {}
+    return parent.get("metadata") or {}

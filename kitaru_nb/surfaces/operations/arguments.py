@@ -201,8 +201,11 @@ class OneArtifact(Arguments):
 class ReadContent(OneArtifact):
     """Which bytes of an artifact."""
 
-    offset: Annotated[int, Field(ge=0, le=2**53, description="First byte.")] = 0
-    length: Annotated[int, Field(ge=1, le=1_000_000, description="How many bytes, where no Range is given.")] = 65_536
+    offset: Annotated[int, Field(ge=0, le=2**53, description="First byte, where no Range is given.")] = 0
+    length: Annotated[
+        int | None,
+        Field(ge=1, le=1_000_000, description="How many bytes from there; else all of them, or 65,536 as a tool."),
+    ] = None
 
 
 class ReadEvents(Arguments):

@@ -157,11 +157,11 @@ class Count:
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """The stored bytes of an artifact, not read yet. ``offset`` and ``length`` are for hosts without byte ranges."""
+    """The stored bytes of an artifact from ``offset`` on, not read yet; without ``length`` what the host sends."""
 
     artifact: Artifact
     offset: int
-    length: int
+    length: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +193,7 @@ class Operation:
     Attributes:
         name: ``group.verb``.
         path: below ``/api/``; ``{name}`` takes one argument. Of a GET the other arguments are the query, else the body.
-        result: type of what ``call`` returns.
+        result: type of the answer; `Content` is bytes, `Follow` a stream of `Change`.
         client: the method of `KitaruClient` that a program calls for it, or None for what only a server knows.
         destructive: it ends or closes something for good.
         idempotent: doing it twice is as doing it once.

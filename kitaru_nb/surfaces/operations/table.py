@@ -16,6 +16,7 @@ from kitaru_nb.surfaces.operations.base import (
     ArtifactDetail,
     Content,
     Count,
+    Follow,
     InboxWait,
     Info,
     LogPage,
@@ -200,7 +201,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "Read one stack, without the values of variables.",
     ),
     Operation(
-        "events", "GET", "events", a.ReadEvents, News, system.events, "executions.follow",
+        "events", "GET", "events", a.ReadEvents, Follow, system.events, "executions.follow",
         "Follow changes of all executions, or of one, as server-sent events.",
     ),
     Operation(

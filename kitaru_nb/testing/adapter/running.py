@@ -8,12 +8,13 @@ import json
 
 import pytest
 
+from kitaru_nb.core.run import Run
 from kitaru_nb.errors import KitaruExecutionError
 from kitaru_nb.model import ExecutionStatus
 from kitaru_nb.testing.adapter.capabilities import needs
 from kitaru_nb.testing.adapter.desk import AdapterSetup, Desk
 from kitaru_nb.testing.adapter.script import Fault, say, side_by_side, use
-from kitaru_nb.testing.adapter.tools import ORDER
+from kitaru_nb.testing.adapter.tools import ORDER, Noted
 
 
 class RecordingContract(AdapterSetup):
@@ -49,6 +50,16 @@ class RecordingContract(AdapterSetup):
         models, tools = desk.model_calls(exec_id), desk.tool_calls(exec_id)
         assert tools[0].call_id in models[1].parent_call_ids
         assert {tools[0].call_id, tools[1].call_id} <= set(models[2].parent_call_ids)
+
+    @needs("records_model_calls")
+    def test_a_tool_begins_once_the_answer_that_asked_for_it_is_in_the_journal(
+        self, desk: Desk, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Whoever reads the journal then finds it, so a run that is killed in the tool doesn't ask again."""
+        known = answers_known_to_tools(desk, monkeypatch)
+        desk.endpoint.script("question", use("look_up", key="a"), use("look_up", key="b"), say("fine"))
+        desk.run("ask", "question")
+        assert known == [1, 2]
 
 
 class ReplayContract(AdapterSetup):
@@ -188,8 +199,33 @@ class FaultContract(AdapterSetup):
         assert desk.ended == [("look_up", "a")]
 
 
+def answers_known_to_tools(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many model calls the journal has completed when a tool begins, for each; what a run only holds stays held."""
+    known: list[int] = []
+    enter = Noted.__enter__
+
+    def look(noted: Noted) -> None:
+        (execution,) = desk.client.executions.list()
+        known.append(sum(call.status == "completed" for call in desk.model_calls(execution.exec_id)))
+        enter(noted)
+
+    monkeypatch.setattr(Noted, "__enter__", look)
+    monkeypatch.setattr(Run, "tick", lambda *_: None)
+    return known
+
+
 class StreamContract(AdapterSetup):
     """Streamed model calls are recorded whole."""
+
+    @needs("streams")
+    def test_a_tool_begins_once_the_stream_that_asked_for_it_is_in_the_journal(
+        self, desk: Desk, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Although its events are handed on while they come."""
+        known = answers_known_to_tools(desk, monkeypatch)
+        desk.endpoint.script("question", use("look_up", key="a"), use("look_up", key="b"), say("fine"))
+        desk.run("streamed", "question")
+        assert known == [1, 2]
 
     @needs("streams")
     def test_a_streamed_run_is_recorded_like_any_other(self, desk: Desk) -> None:

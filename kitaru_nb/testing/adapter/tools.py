@@ -54,26 +54,26 @@ class Note(BaseModel):
 
 def look_up(key: str) -> str:
     """Look up what is known about a key."""
-    with _Noted("look_up", key):
+    with Noted("look_up", key):
         return f"{key} is known"
 
 
 def charge(amount: int) -> str:
     """Charge an amount."""
-    with _Noted("charge", amount):
+    with Noted("charge", amount):
         time.sleep(max(0.0, 0.05 * (4 - amount)))  # the first that is called is the last to end
         return f"charged {amount}"
 
 
 def pay(amount: int) -> str:
     """Pay an amount. Needs a person's approval."""
-    with _Noted("pay", amount):
+    with Noted("pay", amount):
         return f"paid {amount}"
 
 
 def trap(kind: str) -> Any:
     """Give back a value of the named kind."""
-    with _Noted("trap", kind):
+    with Noted("trap", kind):
         return trap_value(kind)
 
 
@@ -114,7 +114,7 @@ def executions_of_tools(side_file: Path) -> list[Ran]:
     return [Ran(**json.loads(line)) for line in side_file.read_text(encoding="utf-8").splitlines()]
 
 
-class _Noted:
+class Noted:
     """Notes beginning and end of a tool; hangs in between when it is told to."""
 
     def __init__(self, tool: str, argument: Any) -> None:

@@ -4,11 +4,12 @@ import * as React from 'react';
 import { ApiError, type FlowWait } from '../api';
 import { ago, instant } from '../format';
 import { byItself, goesOn, inWords } from '../goingOn';
-import { useHost, useNow } from '../hooks';
+import { takeFocus, useHost, useNow } from '../hooks';
 import { stringify } from '../json';
 import { StatusIcon } from '../icons';
 import type { Started } from '../model';
 import { LongText, Text } from '../text';
+import { Confirmed } from '../views/parts';
 import { FieldView } from './FieldView';
 import { fieldOf, initial, labelOf, read, type Draft, type Schema } from './schema';
 
@@ -18,6 +19,8 @@ export interface WaitFormProps {
   wait: FlowWait;
   /** Show which execution asks, with a way to it. */
   showSource?: boolean;
+  /** It comes in place of the button that opened it. */
+  takesFocus?: boolean;
   /** The execution has gone on, as far as this page has heard. */
   goneOn?: boolean;
   /** From now on this question is to stay in sight: news that it is closed may come before the answer to the request. */
@@ -73,7 +76,7 @@ export function WaitForm(props: WaitFormProps): JSX.Element {
     send(() => api.resolve(wait.exec_id, wait.wait_id, value), `Answered: ${oneAnswer(value)}`);
   };
   return (
-    <section className="kt-wait" aria-label={`Question: ${wait.name}`}>
+    <section className="kt-wait" aria-label={`Question: ${wait.name}`} tabIndex={-1} ref={props.takesFocus ? takeFocus : undefined}>
       <WaitHead wait={wait} showSource={props.showSource} />
       {sending.state === 'done' ? (
         <div className="kt-wait-done" ref={done} tabIndex={-1} role="status">
@@ -86,7 +89,15 @@ export function WaitForm(props: WaitFormProps): JSX.Element {
           <Asking key={wait.wait_id} wait={wait} busy={sending.state === 'sending'} answer={answer} />
           {slow && api.transport.slowly ? <Slow said={api.transport.slowly} wait={wait} value={tried} /> : null}
           {sending.state === 'refused' ? <Refused error={sending.error} /> : null}
-          <Aborting busy={sending.state === 'sending'} abort={() => send(() => api.abort(wait.exec_id, wait.wait_id), 'Closed without an answer')} />
+          <Confirmed
+            ask="Close without an answer…"
+            className="kt-link kt-abort"
+            note="The flow gets an error at this place."
+            sure="Close it"
+            keep="Keep it open"
+            busy={sending.state === 'sending'}
+            act={() => send(() => api.abort(wait.exec_id, wait.wait_id), 'Closed without an answer')}
+          />
         </>
       )}
     </section>
@@ -192,28 +203,6 @@ function Refused(props: { error: ApiError }): JSX.Element {
   return (
     <div className="kt-refused" role="alert">
       <Text>{props.error.message}</Text>
-    </div>
-  );
-}
-
-function Aborting(props: { busy: boolean; abort(): void }): JSX.Element {
-  const [asking, setAsking] = React.useState(false);
-  if (!asking) {
-    return (
-      <button type="button" className="kt-link kt-abort" onClick={() => setAsking(true)}>
-        Close without an answer…
-      </button>
-    );
-  }
-  return (
-    <div className="kt-confirm">
-      <span>The flow gets an error at this place.</span>
-      <button type="button" className="kt-button kt-bad" disabled={props.busy} onClick={props.abort}>
-        Close it
-      </button>
-      <button type="button" className="kt-button" onClick={() => setAsking(false)}>
-        Keep it open
-      </button>
     </div>
   );
 }

@@ -48,7 +48,7 @@ export function Graph(props: GraphProps): JSX.Element {
         ) : null}
         {props.narrow ? null : (
           <div className="kt-segments" role="group" aria-label="View">
-            <button type="button" aria-pressed={view === 'drawing'} disabled={!drawable} onClick={() => setChosen('drawing')}>
+            <button type="button" aria-pressed={view === 'drawing'} disabled={!drawable} title={drawable ? undefined : `A drawing has at most ${MOST_LAYERED} nodes.`} onClick={() => setChosen('drawing')}>
               Graph
             </button>
             <button type="button" aria-pressed={view === 'list'} onClick={() => setChosen('list')}>

@@ -15,7 +15,7 @@ import { ArtifactView } from './Artifact';
 import { CheckpointView } from './Checkpoint';
 import { Compare } from './Compare';
 import { Logs } from './Logs';
-import { Ago, Facts, Failure, Loading, Problem, Tabs, useAction, type TabSpec } from './parts';
+import { Ago, Confirmed, Facts, Failure, Loading, Problem, Tabs, useAction, type TabSpec } from './parts';
 import { Replay } from './Replay';
 
 export interface ExecutionProps {
@@ -37,6 +37,7 @@ export function ExecutionView(props: ExecutionProps): JSX.Element {
   const select = props.onNode ?? setOwn;
   const execution = useLoaded(`execution ${execId}`, signal => api.execution(execId, signal), execId);
   const graph = useLoaded(`graph ${execId}`, signal => api.graph(execId, signal), execId);
+  const side = React.useRef<HTMLDivElement>(null);
   React.useEffect(() => setReplaying(null), [execId]);
   const found = execution.data;
   if (!found) {
@@ -45,6 +46,10 @@ export function ExecutionView(props: ExecutionProps): JSX.Element {
   const live = !ENDED.has(found.status);
   const pending = found.waits.filter(w => w.status === 'pending' && !ENDED.has(found.status));
   const replay = (selector: string): void => setReplaying(selector);
+  const showWhole = (): void => {
+    select(null);
+    side.current?.focus();
+  };
   return (
     <div className={`kt-execution${narrow ? ' kt-narrow' : ''}`}>
       <Head execution={found} onReplay={() => replay('')} reload={execution.reload} />
@@ -62,14 +67,14 @@ export function ExecutionView(props: ExecutionProps): JSX.Element {
             <Loading what="lineage" />
           )}
         </div>
-        <div className="kt-split-side">
+        <div className="kt-split-side" ref={side} tabIndex={-1}>
           {selected ? (
             <Selected execution={found} graph={graph.data} id={selected} live={live} onSelect={id => select(id)} onReplay={replay} />
           ) : (
             <Overview execution={found} live={live} />
           )}
           {selected ? (
-            <button type="button" className="kt-link kt-close" onClick={() => select(null)}>
+            <button type="button" className="kt-link kt-close" onClick={showWhole}>
               Show the whole execution
             </button>
           ) : null}
@@ -88,6 +93,7 @@ function Waits(props: { waits: Wait[]; wanted: string | null; goneOn: boolean; r
   React.useEffect(() => {
     if (wanted !== null) setOpen(wanted);
   }, [wanted]);
+  const [byHand, setByHand] = React.useState<string | null>(null);
   const [sent, setSent] = React.useState<{ wait: Wait; beside: string[] } | null>(null);
   const asked = (id: string): boolean => waits.some(w => w.wait_id === id);
   const shown = sent && !asked(sent.wait.wait_id) ? [sent.wait, ...waits] : waits;
@@ -102,13 +108,14 @@ function Waits(props: { waits: Wait[]; wanted: string | null; goneOn: boolean; r
             <WaitForm
               wait={wait}
               goneOn={goneOn}
+              takesFocus={byHand === wait.wait_id}
               onSending={() => setSent({ wait, beside: waits.map(w => w.wait_id) })}
               onAnswered={props.reload}
               onOver={() => setSent(null)}
             />
           </div>
         ) : (
-          <button key={wait.wait_id} type="button" className="kt-list-open" onClick={() => setOpen(wait.wait_id)}>
+          <button key={wait.wait_id} type="button" className="kt-list-open" onClick={() => (setByHand(wait.wait_id), setOpen(wait.wait_id))}>
             <StatusIcon status="asked" />
             <span className="kt-list-name">
               <Text>{oneLine(wait.name, 60)}</Text>
@@ -129,12 +136,10 @@ function Head(props: { execution: Execution; onReplay(): void; reload(): void })
   const host = useHost();
   const now = useNow(execution.ended_at ? 60_000 : 1000);
   const action = useAction();
-  const [sure, setSure] = React.useState(false);
   const [said, setSaid] = React.useState('');
   const live = execution.status === 'running' || execution.status === 'pending';
   const end = execution.ended_at ?? (live ? new Date(now).toISOString() : execution.updated_at);
   const act = (work: (execId: string) => Promise<string>): void => {
-    setSure(false);
     action.run(async () => {
       setSaid(await work(execution.exec_id));
       props.reload();
@@ -166,19 +171,8 @@ function Head(props: { execution: Execution; onReplay(): void; reload(): void })
         <button type="button" className="kt-button" onClick={props.onReplay}>
           Replay…
         </button>
-        {ENDED.has(execution.status) ? null : sure ? (
-          <>
-            <button type="button" className="kt-button kt-bad" disabled={action.busy} onClick={() => act(cancel)}>
-              Cancel it for good
-            </button>
-            <button type="button" className="kt-button" onClick={() => setSure(false)}>
-              Keep it
-            </button>
-          </>
-        ) : (
-          <button type="button" className="kt-button" onClick={() => setSure(true)}>
-            Cancel…
-          </button>
+        {ENDED.has(execution.status) ? null : (
+          <Confirmed ask="Cancel…" className="kt-button" sure="Cancel it for good" keep="Keep it" busy={action.busy} act={() => act(cancel)} />
         )}
       </div>
       <p className="kt-mute kt-head-facts">

@@ -65,7 +65,7 @@ function InboxRow(props: { wait: FlowWait; chosen: boolean; narrow?: boolean; on
   if (props.narrow && props.chosen) {
     return (
       <li>
-        <WaitForm wait={wait} showSource onOver={props.onOver} />
+        <WaitForm wait={wait} showSource takesFocus onOver={props.onOver} />
       </li>
     );
   }

@@ -45,52 +45,61 @@ export function Deployments(): JSX.Element {
 function Versions(props: { items: Deployment[] }): JSX.Element {
   const now = useNow(60_000);
   return (
-    <table className="kt-table">
-      <thead>
-        <tr>
-          {['Deployment', 'Tags', 'Inputs', 'Stack', 'Made of', 'Created'].map(name => (
-            <th key={name} scope="col">
-              {name}
-            </th>
-          ))}
+    <Rows label="Deployments" columns={['Deployment', 'Tags', 'Inputs', 'Stack', 'Made of', 'Created']}>
+      {props.items.map(d => (
+        <tr key={`${d.flow}@v${d.version}`}>
+          <td>
+            <Text>{`${oneLine(d.flow, 80)} v${d.version}`}</Text>
+          </td>
+          <td>
+            {d.tags.map(tag => (
+              <span key={tag} className="kt-chip">
+                <Text>{oneLine(tag, 40)}</Text>
+              </span>
+            ))}
+          </td>
+          <td>
+            <Text>{inputsOf(d)}</Text>
+          </td>
+          <td>
+            <Text>{d.stack}</Text>
+          </td>
+          <td>
+            {d.kind}
+            {d.commit_sha ? (
+              <>
+                {' at '}
+                <code>{d.commit_sha.slice(0, 8)}</code>
+                {d.commit_dirty ? ' with changes' : ''}
+              </>
+            ) : null}
+          </td>
+          <td>
+            <Ago at={d.created_at} now={now} /> <Text>{`by ${oneLine(d.created_by, 40)}`}</Text>
+          </td>
         </tr>
-      </thead>
-      <tbody>
-        {props.items.map(d => (
-          <tr key={`${d.flow}@v${d.version}`}>
-            <td>
-              <Text>{`${oneLine(d.flow, 80)} v${d.version}`}</Text>
-            </td>
-            <td>
-              {d.tags.map(tag => (
-                <span key={tag} className="kt-chip">
-                  <Text>{oneLine(tag, 40)}</Text>
-                </span>
-              ))}
-            </td>
-            <td>
-              <Text>{inputsOf(d)}</Text>
-            </td>
-            <td>
-              <Text>{d.stack}</Text>
-            </td>
-            <td>
-              {d.kind}
-              {d.commit_sha ? (
-                <>
-                  {' at '}
-                  <code>{d.commit_sha.slice(0, 8)}</code>
-                  {d.commit_dirty ? ' with changes' : ''}
-                </>
-              ) : null}
-            </td>
-            <td>
-              <Ago at={d.created_at} now={now} /> <Text>{`by ${oneLine(d.created_by, 40)}`}</Text>
-            </td>
+      ))}
+    </Rows>
+  );
+}
+
+/** A table of a whole page; where there is too little room for it, it scrolls in itself. */
+function Rows(props: { label: string; columns: string[]; children: React.ReactNode }): JSX.Element {
+  return (
+    <div className="kt-table-area kt-table-page" tabIndex={0} role="group" aria-label={props.label}>
+      <table className="kt-table">
+        <thead>
+          <tr>
+            {props.columns.map(name => (
+              <th key={name} scope="col">
+                {name}
+              </th>
+            ))}
           </tr>
-        ))}
-      </tbody>
-    </table>
+        </thead>
+        <tbody>{props.children}</tbody>
+      </table>
+    </div>
   );
 }
 
@@ -120,30 +129,19 @@ export function Stacks(): JSX.Element {
 
 function StackRows(props: { items: StackView[] }): JSX.Element {
   return (
-    <table className="kt-table">
-      <thead>
-        <tr>
-          {['Stack', 'Runner', 'Executor', 'Journal', 'Artifacts', 'Variables'].map(name => (
-            <th key={name} scope="col">
-              {name}
-            </th>
+    <Rows label="Stacks" columns={['Stack', 'Runner', 'Executor', 'Journal', 'Artifacts', 'Variables']}>
+      {props.items.map(s => (
+        <tr key={s.name}>
+          <td>
+            <Text>{s.name}</Text> {s.used ? <span className="kt-chip">in use</span> : null}
+          </td>
+          {[s.runner, s.executor ?? 'threads', s.journal ?? 'home', s.store ?? 'home', [...s.environment, ...Object.keys(s.secrets)].join(', ')].map((value, i) => (
+            <td key={i}>
+              <Text>{oneLine(value, 120)}</Text>
+            </td>
           ))}
         </tr>
-      </thead>
-      <tbody>
-        {props.items.map(s => (
-          <tr key={s.name}>
-            <td>
-              <Text>{s.name}</Text> {s.used ? <span className="kt-chip">in use</span> : null}
-            </td>
-            {[s.runner, s.executor ?? 'threads', s.journal ?? 'home', s.store ?? 'home', [...s.environment, ...Object.keys(s.secrets)].join(', ')].map((value, i) => (
-              <td key={i}>
-                <Text>{oneLine(value, 120)}</Text>
-              </td>
-            ))}
-          </tr>
-        ))}
-      </tbody>
-    </table>
+      ))}
+    </Rows>
   );
 }

@@ -3,6 +3,7 @@
 import * as React from 'react';
 import type { ApiError } from '../api';
 import { ago, instant, visible } from '../format';
+import { takeFocus } from '../hooks';
 import type { FailureInfo } from '../model';
 import { LongText, Text } from '../text';
 
@@ -122,7 +123,44 @@ export function Facts(props: { rows: [string, React.ReactNode][] }): JSX.Element
   );
 }
 
-/** A button that asks once more before it acts, and shows what the server refused. */
+export interface ConfirmedProps {
+  ask: string;
+  className: string;
+  note?: string;
+  sure: string;
+  keep: string;
+  busy: boolean;
+  act(): void;
+}
+
+/** A button that asks once more before it acts. */
+export function Confirmed(props: ConfirmedProps): JSX.Element {
+  const [state, setState] = React.useState<'closed' | 'asking' | 'kept'>('closed');
+  if (state !== 'asking') {
+    return (
+      <button type="button" className={props.className} ref={state === 'kept' ? takeFocus : undefined} onClick={() => setState('asking')}>
+        {props.ask}
+      </button>
+    );
+  }
+  const act = (): void => {
+    setState('closed');
+    props.act();
+  };
+  return (
+    <div className="kt-confirm">
+      {props.note ? <span>{props.note}</span> : null}
+      <button type="button" className="kt-button kt-bad" disabled={props.busy} onClick={act}>
+        {props.sure}
+      </button>
+      <button type="button" className="kt-button" ref={takeFocus} onClick={() => setState('kept')}>
+        {props.keep}
+      </button>
+    </div>
+  );
+}
+
+/** An action of which the page shows that it goes on, and what the server refused. */
 export function useAction(): { busy: boolean; error: ApiError | null; run(action: () => Promise<unknown>): void } {
   const [state, setState] = React.useState<{ busy: boolean; error: ApiError | null }>({ busy: false, error: null });
   const mounted = React.useRef(true);

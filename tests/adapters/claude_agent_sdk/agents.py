@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,14 @@ def note(word: str) -> None:
     """Remember that something really ran."""
     with Path(os.environ["KITARU_TEST_SIDE"]).open("a") as side:
         side.write(word + "\n")
+
+
+def until(true: Callable[[], bool]) -> None:
+    """Wait until something is so."""
+    deadline = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def said(text: str) -> dict[str, Any]:
@@ -70,6 +80,12 @@ def runner(**changes: Any) -> KitaruClaudeRunner:
 @flow
 async def ask(prompt: str) -> str:
     return (await runner().run(prompt)).text
+
+
+@flow
+async def ask_with_bash(prompt: str) -> str:
+    mine = {"tools": ["Bash"], "allowed_tools": ["mcp__bank__charge", "Bash"]}
+    return (await runner(options=mine).run(prompt)).text
 
 
 @flow

@@ -9,8 +9,12 @@ from typing import Any
 import pytest
 
 from adapters.claude_agent_sdk import agents
+from adapters.claude_agent_sdk.agents import until
 from adapters.endpoint import RecordedEndpoint
 from kitaru_nb import KitaruClient
+from kitaru_nb.core.run import Run
+from kitaru_nb.errors import KitaruBackendError
+from kitaru_nb.surfaces.adapters.claude_sessions import JournalSessions
 from kitaru_nb.testing.adapter.script import say, side_by_side, use
 
 CHARGE, PAY = "mcp__bank__charge", "mcp__bank__pay"
@@ -34,20 +38,42 @@ def test_a_run_and_its_tool_calls_are_checkpoints(endpoint: RecordedEndpoint, si
 
 
 def test_that_a_tool_was_asked_for_is_in_the_journal_before_it_begins(
-    endpoint: RecordedEndpoint, monkeypatch: pytest.MonkeyPatch
+    endpoint: RecordedEndpoint, side: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run that is killed in the tool would ask the model again otherwise, and get another call with another id."""
+    """A run that is killed in the tool would ask the model again otherwise, and get another call with another id. So
+    for tools of our own as for those that the SDK's subprocess runs by itself."""
+    monkeypatch.setattr(Run, "tick", lambda *_: None)  # what is only held stays held
     known = []
 
     def look(_: str) -> None:
         kept = KitaruClient().executions.latest().list_artifacts()
-        batches = [artifact.load() for artifact in kept if artifact.name == "transcript"]
-        known.append(any(f"'name': '{CHARGE}'" in str(batch) for batch in batches))
+        said = str([artifact.load() for artifact in kept if artifact.name == "transcript"])
+        known.append([f"'name': '{name}'" in said for name in (CHARGE, "Bash")])
 
     monkeypatch.setattr(agents, "note", look)
-    endpoint.script("rent", use(CHARGE, amount=1), say("Charged."))
-    assert agents.ask.run("Take the rent").wait(timeout=120) == "Charged."
-    assert known == [True]
+    began, seen = side.with_name("began"), side.with_name("seen")
+    command = f"touch {began}; until [ -e {seen} ]; do sleep 0.05; done"
+    endpoint.script("rent", use(CHARGE, amount=1), use("Bash", command=command, description="wait"), say("Charged."))
+    handle = agents.ask_with_bash.run("Take the rent")
+    until(began.exists)
+    look("Bash")
+    seen.touch()
+    assert handle.wait(timeout=120) == "Charged."
+    assert known == [[True, False], [True, True]]
+
+
+def test_no_tool_begins_while_the_journal_cannot_be_reached(
+    endpoint: RecordedEndpoint, side: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def unreachable(*_: Any) -> None:
+        raise KitaruBackendError("The journal is away.")
+
+    monkeypatch.setattr(JournalSessions, "mirrored", unreachable)
+    calls = side_by_side(use(CHARGE, amount=1), use("Bash", command=f"echo bash >>{side}", description="write"))
+    endpoint.script("rent", calls, say("It can't be done now."))
+    assert agents.ask_with_bash.run("Take the rent").wait(timeout=120) == "It can't be done now."
+    assert side.read_text() == ""
+    assert str(endpoint.requests()[-1].body["messages"]).count("The journal is away.") == 2
 
 
 def test_a_later_run_goes_on_with_the_session_and_its_replay_with_what_was_said_before_it(

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
-import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from claude_agent_sdk import ClaudeAgentOptions
 
+from adapters.claude_agent_sdk.agents import until
 from kitaru_nb import KitaruUsageError
+from kitaru_nb.surfaces.adapters import claude_watcher
 from kitaru_nb.surfaces.adapters.claude_guard import guarded
 from kitaru_nb.surfaces.adapters.claude_sessions import Known, rewound
 
 OURS = Known(repeats=lambda tool: tool.startswith("ours"))
-
-
-def until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def asks(number: int, *calls: str, tool: str = "ours") -> list[dict[str, Any]]:
@@ -126,7 +122,7 @@ def test_what_is_cut_off_once_is_cut_off_the_same_again() -> None:
 
 def test_the_guard_stands_before_the_command_that_was_asked_for_and_keeps_its_environment(tmp_path: Path) -> None:
     changes = guarded(ClaudeAgentOptions(cli_path="/opt/claude", env={"MINE": "1"}), tmp_path / "home")
-    assert changes["env"] == {"MINE": "1", "KITARU_CLAUDE_CLI": "/opt/claude"}
+    assert (changes["env"]["MINE"], changes["env"]["KITARU_CLAUDE_CLI"]) == ("1", "/opt/claude")
     assert changes["cli_path"].parent == tmp_path / "home"
     assert list((tmp_path / "home").iterdir()) == [changes["cli_path"]]
 
@@ -154,6 +150,40 @@ def test_who_is_killed_takes_the_command_and_the_folder_of_a_resumed_session_alo
     assert own.exists()
     for process in killed:
         process.wait()
+
+
+@pytest.fixture
+def running() -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Two processes."""
+    both = [subprocess.Popen(["sleep", "60"]) for _ in range(2)]
+    yield both
+    for process in both:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("tells", [True, False], ids=["the kernel tells", "an old kernel"])
+@pytest.mark.parametrize("number", [0, 1])
+def test_the_watcher_knows_at_once_which_of_two_processes_has_ended(
+    running: list[subprocess.Popen[bytes]], number: int, tells: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two looks an agent without its owner could ask its model once more: where the kernel tells, nobody
+    looks."""
+    if tells:
+        monkeypatch.setattr(claude_watcher, "time", None)
+    else:
+        monkeypatch.setattr(claude_watcher, "_told", refused)
+    pids = [process.pid for process in running]
+    with ThreadPoolExecutor() as beside:
+        first = beside.submit(claude_watcher.first_to_end, *pids)
+        running[number].kill()
+        assert first.result(60) == pids[number]
+    running[number].wait()
+    assert claude_watcher.first_to_end(*pids) == pids[number]  # gone before anybody watched
+
+
+def refused(_: tuple[int, ...]) -> int:
+    raise OSError(errno.ENOSYS, "Function not implemented")
 
 
 def sessions_below(pid: int) -> int:

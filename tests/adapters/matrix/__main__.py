@@ -20,7 +20,14 @@ ROOT = Path(__file__).parents[3]
 FOLDER = ROOT / ".venv" / "matrix"
 
 #: What the tests themselves need.
-TESTS = ("pytest>=8.2", "pytest-asyncio>=0.24", "pytest-timeout>=2.3", "genai-prices>=0.2", "xllamacpp")
+TESTS = (
+    "pytest>=8.2",
+    "pytest-asyncio>=0.24",
+    "pytest-timeout>=2.3",
+    "hypothesis>=6.100",
+    "genai-prices>=0.2",
+    "xllamacpp",
+)
 
 
 @dataclass(frozen=True, slots=True)

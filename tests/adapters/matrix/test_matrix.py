@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import re
+import sys
 import tomllib
 from collections.abc import Iterator
 
@@ -10,7 +12,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from adapters.matrix.__main__ import ENVIRONMENTS, ROOT
+from adapters.matrix.__main__ import ENVIRONMENTS, ROOT, name_of, requirements
 
 SDKS = sorted({environment.sdk for environment in ENVIRONMENTS.values()})
 
@@ -42,3 +44,12 @@ def test_the_documentation_names_the_oldest_version(sdk: str) -> None:
     page = (ROOT / "docs" / "how-to" / "agent-sdks.md").read_text(encoding="utf-8")
     (row,) = re.findall(rf"^\| `{re.escape(sdk)}` \|.*$", page, re.MULTILINE)
     assert Version(row.split(" | ")[2]) == oldest(sdk)
+
+
+def test_what_all_tests_import_is_installed_in_each_environment() -> None:
+    read = ast.parse((ROOT / "tests" / "conftest.py").read_text(encoding="utf-8"))
+    modules = [node.module or "" for node in ast.walk(read) if isinstance(node, ast.ImportFrom)]
+    modules += [name.name for node in ast.walk(read) if isinstance(node, ast.Import) for name in node.names]
+    needed = {module.partition(".")[0] for module in modules} - set(sys.stdlib_module_names) - {"kitaru_nb"}
+    for environment in ENVIRONMENTS.values():
+        assert needed <= {name_of(package) for package in requirements(environment)}

@@ -5,7 +5,8 @@ import type { Change, Transport } from './api';
 
 const GATHER_MS = 100;
 
-type Listener = (changes: readonly Change[] | 'reset') => void;
+/** Hears what changed. After a lost connection it is called in any case: what was missed may be unknown. */
+type Listener = (changes: readonly Change[]) => void;
 
 export class Live {
   private readonly listeners = new Map<Listener, string | null>();
@@ -62,12 +63,8 @@ export class Live {
     this.gathered = [];
     this.reset = false;
     for (const [listener, execId] of [...this.listeners]) {
-      if (reset) {
-        listener('reset');
-        continue;
-      }
       const mine = execId === null ? changes : changes.filter(c => c.exec_id === execId);
-      if (mine.length) listener(mine);
+      if (reset || mine.length) listener(mine);
     }
   }
 }

@@ -144,7 +144,7 @@ describe('news', () => {
     const { http } = transport(() => json({}), { eventSource });
     const live = new Live(http);
     const heard: unknown[] = [];
-    const leave = live.subscribe(null, c => heard.push((c as Change[]).map(change => change.seq)));
+    const leave = live.subscribe(null, c => heard.push(c.map(change => change.seq)));
     sources[0]!.say(1);
     await vi.advanceTimersByTimeAsync(1);
     expect(heard).toEqual([[1]]);
@@ -173,7 +173,22 @@ describe('news', () => {
     sources[1]!.dispatchEvent(new Event('open'));
     await vi.advanceTimersByTimeAsync(300);
     expect(live.connected).toBe(true);
-    expect(heard).toEqual(['reset']);
+    expect(heard).toEqual([[]]);
+    leave();
+  });
+
+  it('that come with the connection are told with it: an answer given while it was away lets the notebook go on', async () => {
+    const { http } = transport(() => json({}), { eventSource });
+    const live = new Live(http);
+    const heard: unknown[] = [];
+    const leave = live.subscribe('kr-1', c => heard.push(c.map(change => change.seq)));
+    sources[0]!.dispatchEvent(new Event('open'));
+    sources[0]!.fail();
+    await vi.advanceTimersByTimeAsync(600);
+    sources[1]!.dispatchEvent(new Event('open'));
+    sources[1]!.say(8);
+    await vi.advanceTimersByTimeAsync(300);
+    expect(heard).toEqual([[8]]);
     leave();
   });
 });

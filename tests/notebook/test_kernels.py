@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,18 @@ class Kernel:
     def begin(self, source: str) -> str:
         message: str = self.client.execute(source)
         return message
+
+    def asked(self, source: str, *, ahead: float = 0.0, **given: Any) -> dict[str, Any]:
+        """A request that isn't sent yet, of a front end whose clock is so many seconds ahead."""
+        content = {"code": source, "silent": False, "store_history": True, "user_expressions": {}, "allow_stdin": False}
+        message: dict[str, Any] = self.client.session.msg("execute_request", content, **given)
+        message["header"]["date"] += timedelta(seconds=ahead)
+        return message
+
+    def send(self, message: dict[str, Any]) -> str:
+        self.client.shell_channel.send(message)
+        sent: str = message["header"]["msg_id"]
+        return sent
 
     def end(self, message: str) -> tuple[dict[str, Any], str]:
         """The reply of a request, and the text that it showed."""
@@ -208,14 +221,26 @@ def test_a_second_kernel_may_begin_an_execution_of_its_own(desk: Desk) -> None:
 def test_cell_ids_and_tags_of_the_request_reach_the_session(desk: Desk) -> None:
     kernel = desk.kernel()
     kernel.ok("%load_ext kitaru_nb")
-    message = kernel.client.session.msg(
-        "execute_request",
-        {"code": "x = 1", "silent": False, "store_history": True, "user_expressions": {}, "allow_stdin": False},
-        metadata={"tags": ["step:draft"], "cellId": "abc"},
-    )
-    kernel.client.shell_channel.send(message)
-    _, shown = kernel.end(message["header"]["msg_id"])
+    message = kernel.asked("x = 1", metadata={"tags": ["step:draft"], "cellId": "abc"})
+    _, shown = kernel.end(kernel.send(message))
     assert "✓ draft → x" in shown
+
+
+@pytest.mark.parametrize("ahead", [-3600.0, 0.0, 3600.0], ids=["clock behind", "same clock", "clock ahead"])
+def test_a_cell_of_the_same_run_all_that_arrives_after_the_wait_has_stopped_it_does_not_run(
+    desk: Desk, ahead: float
+) -> None:
+    """By whatever the front end's clock says; what a person asks for since then runs."""
+    kernel = desk.kernel()
+    before = [kernel.asked(source, ahead=ahead) for source in ("%load_ext kitaru_nb", "ok = %wait approve", "x = 1")]
+    loads, waits, late = before
+    assert kernel.end(kernel.send(loads))[0]["status"] == "ok"
+    assert kernel.end(kernel.send(waits))[0]["ename"] == "Paused"
+    reply, shown = kernel.end(kernel.send(late))
+    assert reply["ename"] == "Paused"
+    assert "asked for before the notebook began to wait; run it after the answer" in shown
+    reply, shown = kernel.end(kernel.send(kernel.asked("print('x' in globals())", ahead=ahead)))
+    assert (reply["status"], shown.strip()) == ("ok", "False")
 
 
 def notebook_of(*sources: str) -> Any:

@@ -8,7 +8,7 @@ from kitaru_nb.surfaces.notebook import session as sessions
 from kitaru_nb.surfaces.notebook.cell_work import compile_body
 from kitaru_nb.surfaces.notebook.magics import KitaruMagics
 from kitaru_nb.surfaces.notebook.promote_magic import PromoteMagic
-from kitaru_nb.surfaces.notebook.transformer import SESSION, make_transformer, tags_from
+from kitaru_nb.surfaces.notebook.transformer import SESSION, header_of, make_transformer, tags_from
 
 
 def load_ipython_extension(shell: Any) -> None:
@@ -16,7 +16,10 @@ def load_ipython_extension(shell: Any) -> None:
     if getattr(shell, SESSION, None) is not None:
         return
     session = sessions.start(shell)
-    transform = make_transformer(tags_from(shell), lambda body: compile_body(shell, body))
+    session.late.arrived(header_of(shell))
+    transform = make_transformer(
+        tags_from(shell), lambda body: compile_body(shell, body), lambda: session.late.arrived(header_of(shell))
+    )
     session.transform = transform
     shell.input_transformers_cleanup.append(transform)
     shell.register_magics(KitaruMagics(shell, session), PromoteMagic(shell, session))

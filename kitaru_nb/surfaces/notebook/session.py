@@ -38,6 +38,7 @@ from kitaru_nb.journal.fold import Outputs
 from kitaru_nb.model import Event, ExecutionStatus
 from kitaru_nb.surfaces.notebook import display
 from kitaru_nb.surfaces.notebook.cell_run import CellRunner
+from kitaru_nb.surfaces.notebook.late import LateCells
 from kitaru_nb.surfaces.notebook.namespace import visible
 from kitaru_nb.surfaces.notebook.provenance import Provenance
 from kitaru_nb.surfaces.notebook.restoring import is_cell, restore_cell
@@ -61,6 +62,7 @@ class Session:
         self.headless = self.exec_id is not None
         self.provenance = Provenance()
         self.cells = CellRunner(self)
+        self.late = LateCells()
         self.last_error: BaseException | None = None
         self.transform: Any = None
         self._before: dict[str, Any] = {}
@@ -250,6 +252,10 @@ class Session:
             names = " and ".join(repr(run.engine.asked[w].body["name"]) for w in run.waiting_for)
             raise Paused(f"waiting for an answer to {names}; the cells below run after it")
 
+    def refuse_late_cell(self) -> None:
+        """What runs in place of a cell that was asked for before the notebook began to wait."""
+        raise Paused("this cell was asked for before the notebook began to wait; run it after the answer")
+
     def _form(self, run: Run, wait: WaitRequest) -> Callable[[str, str], Mapping[str, Any]] | None:
         if not self.has_widgets:
             return None
@@ -283,6 +289,7 @@ class Session:
             self.let_go(run)
         elif isinstance(error, Paused) and run is not None and run.waiting_for:
             self.leave("execution.waiting", {"waits": list(dict.fromkeys(run.waiting_for))})
+            self.late.stop()
         if error is not None or result.info is None:
             return
         try:

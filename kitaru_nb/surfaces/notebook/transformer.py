@@ -19,20 +19,24 @@ _inside_body = False
 SESSION = "kitaru_session"
 RUN = f"get_ipython().{SESSION}.cells.run"
 RUN_ASYNC = f"get_ipython().{SESSION}.cells.run_async"
+LATE = f"get_ipython().{SESSION}.refuse_late_cell"
 
 
 def make_transformer(
-    tags_of_cell: Callable[[], Sequence[str]], check: Callable[[str], object]
+    tags_of_cell: Callable[[], Sequence[str]], check: Callable[[str], object], is_late: Callable[[], bool]
 ) -> Callable[[list[str]], list[str]]:
     """A transformer for ``input_transformers_cleanup``: lines of a cell in, lines of Python out.
 
     ``check`` compiles a body. A `SyntaxError` of its own rejects the cell before anything runs; IPython shows it as
-    that of a plain cell, without the frames of whoever compiled it.
+    that of a plain cell, without the frames of whoever compiled it. ``is_late`` tells whether the cell must not run,
+    because it was asked for before the notebook began to wait.
     """
 
     def transform(lines: list[str]) -> list[str]:
         if _inside_body:
             return lines
+        if is_late():
+            return [f"{LATE}()\n"]
         source = "".join(lines)
         try:
             cell = read_cell(source, tags_of_cell())
@@ -62,19 +66,26 @@ def transform_body(shell: Any, body: str) -> str:
 def tags_from(shell: Any) -> Callable[[], Sequence[str]]:
     """Tags of the cell that the front end asks to run now, from the request's metadata (none outside a kernel)."""
 
-    return lambda: [str(tag) for tag in _request(shell).get("tags") or ()]
+    return lambda: [str(tag) for tag in _metadata(shell).get("tags") or ()]
 
 
 def cell_id(shell: Any) -> str | None:
     """Id of the cell that runs now, where the front end tells it."""
-    found = _request(shell).get("cellId")
+    found = _metadata(shell).get("cellId")
     return None if found is None else str(found)
 
 
+def header_of(shell: Any) -> Mapping[str, Any]:
+    """Header of the front end's request to run the cell; empty outside a kernel."""
+    return _request(shell).get("header") or {}
+
+
+def _metadata(shell: Any) -> Mapping[str, Any]:
+    return _request(shell).get("metadata") or {}
+
+
 def _request(shell: Any) -> Mapping[str, Any]:
-    """Metadata of the front end's request to run a cell; empty outside a kernel."""
+    """The front end's request to run a cell; empty outside a kernel."""
     kernel = getattr(shell, "kernel", None)
     parent: Mapping[str, Any] = (kernel.get_parent("shell") if kernel is not None else None) or {}
-    if parent.get("header", {}).get("msg_type") != "execute_request":
-        return {}
-    return parent.get("metadata") or {}
+    return parent if parent.get("header", {}).get("msg_type") == "execute_request" else {}

@@ -42,9 +42,7 @@ export class Notebooks {
   ) {
     tracker.forEach(panel => this.watch(panel));
     tracker.widgetAdded.connect((_, panel) => this.watch(panel));
-    options.host.live.subscribe(null, changes => {
-      if (changes !== 'reset') this.heard(changes);
-    });
+    options.host.live.subscribe(null, changes => this.heard(changes));
   }
 
   refresh(): void {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import time
 import traceback
@@ -41,13 +42,23 @@ def _shortened(text: str, most: int) -> str:
 def pickled(error: BaseException) -> bytes | None:
     """The exception for a later `except`, when it survives pickling and isn't huge."""
     try:
-        data = pickle.dumps(error)
+        file = io.BytesIO()
+        _Pickler(file).dump(error)
+        data = file.getvalue()
         if len(data) > MAX_PICKLE:
             return None
         pickle.loads(data)
     except Exception:
         return None
     return data
+
+
+class _Pickler(pickle.Pickler):
+    """Exceptions as they pickle themselves. ``tblib``, which Dask installs, has put another way in place, process-wide,
+    which loses what their ``__init__`` sets."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        return obj.__reduce_ex__(pickle.DEFAULT_PROTOCOL) if isinstance(obj, BaseException) else NotImplemented
 
 
 def recorded_failure(event: Event, *, trusted: bool) -> BaseException:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copyreg
 import gc
+import pickle
 import sys
 import threading
 import time
@@ -160,6 +162,17 @@ def test_an_object_whose_call_is_asynchronous_is_an_asynchronous_checkpoint(benc
         return await doubled(4)
 
     assert bench.run(working).wait() == 8
+
+
+def test_what_a_library_does_to_pickles_of_exceptions_loses_nothing_of_a_failure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As tblib does, which comes with Dask: it makes them again without their ``__init__``."""
+    monkeypatch.setitem(
+        copyreg.dispatch_table, SystemExit, lambda error: (SystemExit.__new__, (SystemExit, *error.args))
+    )
+    assert pickle.loads(pickle.dumps(SystemExit(3))).code is None
+    assert pickle.loads(pickled(SystemExit(3)) or b"").code == 3
 
 
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])

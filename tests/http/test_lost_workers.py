@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -49,6 +49,17 @@ def dying(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
     monkeypatch.setattr("kitaru_nb.stacks.queueing.subprocess.Popen", stillborn)
 
 
+def it_is_replaced_in_a_moment(exec_id: str, look: Callable[[], object], clock: list[float]) -> None:
+    """The newest worker is dead: the next begins, but not at once, as what kills workers may need a moment to pass."""
+    before = started(exec_id)
+    until(lambda: lost(exec_id), "its end")
+    look()
+    assert started(exec_id) == before
+    clock[0] += PATIENCE_WITH_THE_DEAD
+    look()
+    assert started(exec_id) == before + 1
+
+
 def test_a_worker_that_died_before_it_began_is_replaced_at_once(
     runtime: Runtime, dispatcher: Dispatcher, clock: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -56,11 +67,7 @@ def test_a_worker_that_died_before_it_began_is_replaced_at_once(
     exec_id = create_execution(runtime, flows.many, {"count": 1}).exec_id
     ProcessRunner().submit(runtime, exec_id)
     until(lambda: dispatcher.take_up_orphans() or started(exec_id) == 2, "the second worker")
-    until(lambda: lost(exec_id), "its end")
-    dispatcher.take_up_orphans()
-    assert started(exec_id) == 2  # what kills workers may need a moment to pass
-    clock[0] += PATIENCE_WITH_THE_DEAD
-    dispatcher.take_up_orphans()
+    it_is_replaced_in_a_moment(exec_id, dispatcher.take_up_orphans, clock)
     assert started(exec_id) == 3
     assert ended(runtime, exec_id) is ExecutionStatus.COMPLETED
 
@@ -76,11 +83,7 @@ def test_an_answer_whose_worker_died_before_it_began_is_taken_up_again(
     dying(monkeypatch, 2)
     dispatcher.take_up_answered()
     assert started(exec_id) == 1
-    until(lambda: lost(exec_id), "its end")
-    dispatcher.take_up_answered()
-    assert started(exec_id) == 1  # what kills workers may need a moment to pass
-    clock[0] += PATIENCE_WITH_THE_DEAD
-    dispatcher.take_up_answered()
+    it_is_replaced_in_a_moment(exec_id, dispatcher.take_up_answered, clock)
     assert started(exec_id) == 2
 
 

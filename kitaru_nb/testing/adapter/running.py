@@ -56,10 +56,7 @@ class RecordingContract(AdapterSetup):
         self, desk: Desk, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Whoever reads the journal then finds it, so a run that is killed in the tool doesn't ask again."""
-        known = answers_known_to_tools(desk, monkeypatch)
-        desk.endpoint.script("question", use("look_up", key="a"), use("look_up", key="b"), say("fine"))
-        desk.run("ask", "question")
-        assert known == [1, 2]
+        assert answers_known_to_tools(desk, monkeypatch, "ask") == [1, 2]
 
 
 class ReplayContract(AdapterSetup):
@@ -199,8 +196,9 @@ class FaultContract(AdapterSetup):
         assert desk.ended == [("look_up", "a")]
 
 
-def answers_known_to_tools(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many model calls the journal has completed when a tool begins, for each; what a run only holds stays held."""
+def answers_known_to_tools(desk: Desk, monkeypatch: pytest.MonkeyPatch, flow: str) -> list[int]:
+    """How many model calls the journal has completed when each of two tool calls of a flow begins. What a run only
+    holds stays held meanwhile."""
     known: list[int] = []
     enter = Noted.__enter__
 
@@ -211,6 +209,8 @@ def answers_known_to_tools(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> list[
 
     monkeypatch.setattr(Noted, "__enter__", look)
     monkeypatch.setattr(Run, "tick", lambda *_: None)
+    desk.endpoint.script("question", use("look_up", key="a"), use("look_up", key="b"), say("fine"))
+    desk.run(flow, "question")
     return known
 
 
@@ -222,10 +222,7 @@ class StreamContract(AdapterSetup):
         self, desk: Desk, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Although its events are handed on while they come."""
-        known = answers_known_to_tools(desk, monkeypatch)
-        desk.endpoint.script("question", use("look_up", key="a"), use("look_up", key="b"), say("fine"))
-        desk.run("streamed", "question")
-        assert known == [1, 2]
+        assert answers_known_to_tools(desk, monkeypatch, "streamed") == [1, 2]
 
     @needs("streams")
     def test_a_streamed_run_is_recorded_like_any_other(self, desk: Desk) -> None:

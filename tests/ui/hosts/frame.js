@@ -22,8 +22,10 @@ export function draw(host) {
   };
   addEventListener('message', ({ data: told }) => {
     if ('message' in told) host.hear(told.message);
-    else if ('dark' in told) host.dark(told.dark);
-    else if ('source' in told) {
+    else if ('dark' in told) {
+      host.dark(told.dark);
+      send('themed');
+    } else if ('source' in told) {
       const cell = document.createElement('section');
       cell.append(Object.assign(document.createElement('pre'), { className: 'source', textContent: told.source }));
       cells.set(told.cell, cell);

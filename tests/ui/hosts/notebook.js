@@ -8,10 +8,12 @@ await new Promise(done => socket.addEventListener('open', done));
 const frame = document.createElement('iframe');
 frame.sandbox = sandbox;
 frame.src = address;
+let themed;
 const ready = new Promise(done => {
   addEventListener('message', ({ data, source }) => {
     if (source !== frame.contentWindow) return;
     if (data === 'ready') done();
+    else if (data === 'themed') themed();
     else socket.send(data);
   });
 });
@@ -48,5 +50,10 @@ window.run = (code, silent = false) => {
   socket.send(JSON.stringify({ header, parent_header: {}, metadata: {}, content, channel: 'shell', buffers: [] }));
   return rested.then(() => replied);
 };
-window.theme = dark => tell({ dark });
+/** Change the theme; over when the frame has changed it. */
+window.theme = dark => {
+  const changed = new Promise(done => (themed = done));
+  tell({ dark });
+  return changed;
+};
 document.body.dataset.ready = 'true';

@@ -44,6 +44,7 @@ from kitaru_nb.surfaces.adapters.base import (
     perform_async,
     perform_stream,
 )
+from kitaru_nb.surfaces.adapters.connections import for_every_loop
 from kitaru_nb.surfaces.adapters.plain import in_short
 from kitaru_nb.surfaces.adapters.prices import metered
 
@@ -109,6 +110,8 @@ def durable(client: C, *, name: str = "claude") -> C:
     for key, value in vars(client).items():
         # Resources (messages, beta …) are bound to their client: the new one has its own.
         vars(made)[key] = type(value)(made) if getattr(value, "_client", None) is client else value
+    if mixin is _DurableAsync:
+        for_every_loop(made)
     return made
 
 

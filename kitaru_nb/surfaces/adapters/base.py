@@ -91,6 +91,7 @@ class Operation(Generic[T]):
             these inputs, it brings that up to date.
         takes: the inputs that ``take`` takes, where they are others than a tool's ``arguments``. Kept with the call, so
             that a replay which wants anything else is refused before it begins.
+        recall: part name → what takes that part's value when the operation isn't run, but found again.
         retry, timeout: as of `kitaru_nb.checkpoint`; ``timeout`` in seconds, for awaited operations.
     """
 
@@ -107,6 +108,7 @@ class Operation(Generic[T]):
     reads: Mapping[str, Sequence[str]] = field(default_factory=dict)
     take: Callable[[Mapping[str, Any]], None] | None = None
     takes: Sequence[str] = ()
+    recall: Mapping[str, Callable[[Any], None]] = field(default_factory=dict)
     retry: Retry = field(default_factory=Retry)
     timeout: float | None = None
     call_id: str | None = None
@@ -411,6 +413,10 @@ class _OperationWork(Generic[T]):
 
     def restore(self, run: Run, call: Call, artifacts: Sequence[Artifact], event: Event) -> T:
         """The outcome again."""
+        if self.operation.recall:
+            for artifact in artifacts[1:]:
+                if (take := self.operation.recall.get(artifact.name)) is not None:
+                    take(run.store.read(artifact))
         return self.operation.decode(run.store.read(artifacts[0]))
 
     def recorded_failure(self, event: Event) -> BaseException:

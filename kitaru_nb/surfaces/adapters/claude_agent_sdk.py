@@ -35,6 +35,7 @@ from kitaru_nb.surfaces.adapters.claude_requests import (
     ClaudeRunRequest,
     ClaudeRunResult,
     ClaudeUsage,
+    checked,
 )
 from kitaru_nb.surfaces.adapters.claude_sessions import JournalSessions, Known, Place
 
@@ -148,7 +149,7 @@ class KitaruClaudeRunner:
         return _decided(result, await ask_async(self._questions(result, name), timeout=timeout))
 
     def _questions(self, result: ClaudeRunResult, name: str | None) -> list[Question]:
-        if result.status != "interrupted":
+        if checked(result).status != "interrupted":
             raise KitaruUsageError("This run has completed; there is nothing to approve.", fix="result.text")
         questions = []
         for item in result.interruptions:
@@ -417,8 +418,8 @@ def _check(options: Any, name: str, approve: Sequence[str]) -> None:
             f"KitaruClaudeRunner was given a {type(options).__name__}; expected options of the Claude Agent SDK.",
             fix="KitaruClaudeRunner(ClaudeAgentOptions(system_prompt='…'), name='support')",
         )
-    if not name.strip():
-        raise KitaruUsageError("name='' can't be; the checkpoints of the agent need one.", fix="name='support'")
+    if not isinstance(name, str) or not name.strip():
+        raise KitaruUsageError(f"name={name!r} can't be; the checkpoints of the agent need one.", fix="name='support'")
     if isinstance(approve, str) or not all(isinstance(tool, str) and tool for tool in approve):
         raise KitaruUsageError(
             f"approve={approve!r} can't be; expected names of tools.", fix="approve=['Bash', 'mcp__bank__pay']"

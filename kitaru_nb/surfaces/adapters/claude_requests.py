@@ -69,6 +69,16 @@ class ClaudeRunResult:
         return self.text if self.structured_output is None else self.structured_output
 
 
+def checked(result: ClaudeRunResult) -> ClaudeRunResult:
+    """The result of a run. Raises `KitaruUsageError` where something else was given for one."""
+    if not isinstance(result, ClaudeRunResult):
+        raise KitaruUsageError(
+            f"{result!r} is a {type(result).__name__}; expected the result of a run.",
+            fix="result = runner.run_sync(prompt)",
+        )
+    return result
+
+
 @dataclasses.dataclass(frozen=True)
 class ClaudeRunRequest:
     """What to run: a prompt, or an interrupted run with decisions. Made by `start` and `resume`."""
@@ -88,7 +98,7 @@ class ClaudeRunRequest:
             raise KitaruUsageError(
                 f"The prompt is {prompt!r}; expected a text.", fix="ClaudeRunRequest.start('Look into ticket 7')"
             )
-        if session is not None and session.status == "interrupted":
+        if session is not None and checked(session).status == "interrupted":
             raise KitaruUsageError(
                 f"The session waits for the approval of {session.interruptions[0].tool}; it can't take a prompt now.",
                 fix="runner.run(runner.wait_for_approval(result))",
@@ -102,7 +112,7 @@ class ClaudeRunRequest:
         Raises:
             KitaruUsageError: the run isn't interrupted, or the decisions aren't those that it waits for.
         """
-        waiting = [item.call_id for item in result.interruptions]
+        waiting = [item.call_id for item in checked(result).interruptions]
         if result.status != "interrupted":
             raise KitaruUsageError("This run has completed; there is nothing to decide.", fix="result.text")
         decided = [decision.call_id for decision in decisions]

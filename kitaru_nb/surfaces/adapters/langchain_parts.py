@@ -45,6 +45,7 @@ from kitaru_nb.surfaces.adapters.base import (
     perform_async,
     perform_stream,
 )
+from kitaru_nb.surfaces.adapters.connections import for_every_loop
 from kitaru_nb.surfaces.adapters.langgraph_nodes import Unfinished, projected
 from kitaru_nb.surfaces.adapters.plain import in_short
 from kitaru_nb.surfaces.adapters.prices import metered
@@ -149,6 +150,7 @@ class GeneratesAsync:
         request = Request(self, messages, stop, options)
 
         async def body() -> Mapping[str, Any]:
+            for_every_loop(_client_of(self))
             with _asked():
                 return _outcome(await ask(request.messages, request.stop, run_manager, **request.options))
 
@@ -193,6 +195,7 @@ class StreamsAsync:
         request = Request(self, messages, stop, options)
 
         async def source() -> AsyncIterator[ChatGenerationChunk | None]:
+            for_every_loop(_client_of(self))
             with _asked():
                 async for chunk in ask(request.messages, request.stop, **request.options):
                     yield chunk
@@ -275,6 +278,11 @@ class Request:
             raise KitaruUsageError(f"The options of {name!r} are {options!r}; expected a mapping.")
         self.options = {**self.options, **options}
         self.stop = values.get("stop", self.stop)
+
+
+def _client_of(model: Any) -> Any:
+    """The asynchronous client of a provider's SDK behind a chat model, where there is one."""
+    return getattr(model, "root_async_client", None) or getattr(model, "_async_client", None)
 
 
 def _model_name(model: Any) -> str:

@@ -121,10 +121,14 @@ def check(
     messages = _messages(prompt)
     if system is not None:
         messages = [{"role": "system", "content": system}, *messages]
-    if temperature is not None and not 0 <= temperature <= 2:
-        raise KitaruUsageError(f"temperature={temperature!r} can't be; expected a number from 0 to 2.")
-    if max_tokens is not None and (isinstance(max_tokens, bool) or max_tokens < 1):
-        raise KitaruUsageError(f"max_tokens={max_tokens!r} can't be; expected a number above 0.")
+    if temperature is not None and not (isinstance(temperature, int | float) and 0 <= temperature <= 2):
+        raise KitaruUsageError(
+            f"temperature={temperature!r} can't be; expected a number from 0 to 2.", fix="llm(..., temperature=0.5)"
+        )
+    if max_tokens is not None and (type(max_tokens) is not int or max_tokens < 1):
+        raise KitaruUsageError(
+            f"max_tokens={max_tokens!r} can't be; expected a number above 0.", fix="llm(..., max_tokens=500)"
+        )
     settings = {"temperature": temperature, "max_tokens": max_tokens}
     _check_key(provider)
     return Asked(provider, name, messages, {key: value for key, value in settings.items() if value is not None})

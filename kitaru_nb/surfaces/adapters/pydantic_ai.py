@@ -55,6 +55,7 @@ from pydantic_ai.toolsets import AbstractToolset
 from kitaru_nb.core.context import current
 from kitaru_nb.core.retry import Retry, as_retry
 from kitaru_nb.surfaces.adapters.base import Operation, block_on, in_flow, next_place, perform_async, scoped, within
+from kitaru_nb.surfaces.adapters.connections import for_every_loop
 from kitaru_nb.surfaces.adapters.pydantic_ai_deferred import (
     Decisions,
     recorded_runs,
@@ -72,7 +73,7 @@ from kitaru_nb.surfaces.adapters.pydantic_ai_operations import (
     settled,
     with_arguments,
 )
-from kitaru_nb.surfaces.adapters.pydantic_ai_streaming import LiveModel, told
+from kitaru_nb.surfaces.adapters.pydantic_ai_streaming import LiveModel, clients_of, told
 
 __all__ = ["KitaruAgent", "KitaruDurability", "wait_for_deferred", "wait_for_deferred_async"]
 
@@ -263,6 +264,8 @@ class KitaruDurability(BaseDurabilityCapability[DepsT]):
             return await handler(request_context)
 
         async def live(durable: ModelRequestContext) -> ModelResponse:
+            for client in clients_of(durable.model):
+                for_every_loop(client)
             durable.model = LiveModel(durable.model)
             return await handler(durable)
 

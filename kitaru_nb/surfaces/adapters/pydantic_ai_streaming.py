@@ -8,7 +8,7 @@ the response has been committed. From the record the reader gets each part of th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from datetime import datetime, timezone
@@ -54,6 +54,14 @@ def told(handler: EventStreamHandler[Any] | None) -> EventStreamHandler[Any] | N
             pass
 
     return telling
+
+
+def clients_of(model: Any) -> Iterator[Any]:
+    """The clients of providers' SDKs behind a model."""
+    for inside in (getattr(model, "wrapped", None), *getattr(model, "models", ())):
+        if inside is not None:
+            yield from clients_of(inside)
+    yield getattr(model, "client", None)
 
 
 class LiveModel(WrapperModel):

@@ -43,7 +43,8 @@ class NotebookContract(AdapterSetup):
         notebook = make.new_notebook(cells=[make.new_code_cell(source) for source in sources])
         name = "python3" if cold else FORKED
         where = {"metadata": {"path": str(desk.folder)}}
-        client = NotebookClient(notebook, timeout=120, kernel_name=name, resources=where)
+        # Pieces of a printed text come as one output, however slowly they came.
+        client = NotebookClient(notebook, timeout=120, kernel_name=name, coalesce_streams=True, resources=where)
         asyncio.run(client.async_execute())  # on a loop of its own, which is closed at the end
         return notebook
 

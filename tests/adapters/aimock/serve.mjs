@@ -3,7 +3,7 @@
 // It listens on a free loopback port, prints its address as the first line, and ends when its standard input closes,
 // so that it never outlives the tests. Besides what aimock serves:
 //   GET  /recorded        the requests so far: { path, body, status, finished, held }
-//   POST /recorded/hold   { "after": n }  answer n more requests and keep the following ones waiting
+//   POST /recorded/hold   { "after": n }  answer n more questions to the model and keep the following ones waiting
 //   POST /recorded/let-go drop the connections of those that wait, and answer again from now on
 //   POST /recorded/reset  forget requests and fixtures
 import { createServer } from "@copilotkit/aimock";
@@ -68,14 +68,17 @@ server.on("request", (request, response) => {
     aimock(request, response);
     return;
   }
-  const entry = { path, headers: request.headers, body: null, status: null, finished: false, held: answerable <= 0 };
+  // SDKs ask when they like whether the server lives, and which models there are: that neither counts nor waits.
+  const counts = request.method === "POST";
+  const held = counts && answerable <= 0;
+  const entry = { path, headers: request.headers, body: null, status: null, finished: false, held };
   recorded.push(entry);
   response.on("finish", () => (entry.finished = true));
   response.on("close", () => (entry.status = response.headersSent ? response.statusCode : null));
-  if (entry.held) {
+  if (held) {
     waiting.push({ entry, response });
   } else {
-    answerable -= 1;
+    answerable -= counts ? 1 : 0;
     aimock(request, response);
   }
   // In the same tick as aimock's own listeners, so that both hear the whole body.

@@ -11,9 +11,10 @@ import pytest
 from adapters.claude_agent_sdk import agents
 from adapters.claude_agent_sdk.agents import until
 from adapters.endpoint import RecordedEndpoint
-from kitaru_nb import KitaruClient
+from kitaru_nb import KitaruClient, KitaruUsageError, KitaruUserCodeError, flow
 from kitaru_nb.core.run import Run
 from kitaru_nb.errors import KitaruBackendError
+from kitaru_nb.surfaces.adapters.claude_agent_sdk import ClaudeRunRequest, KitaruClaudeRunner
 from kitaru_nb.surfaces.adapters.claude_sessions import JournalSessions
 from kitaru_nb.testing.adapter.script import say, side_by_side, use
 
@@ -154,3 +155,15 @@ def test_a_hook_of_ones_own_may_defer_and_is_not_asked_again_about_what_was_deci
     KitaruClient().executions.input(handle.exec_id, wait=wait.name, value=True)
     assert KitaruClient().executions.handle(handle.exec_id).wait(timeout=120) == "Charged."
     assert side.read_text().split() == ["hook", "hook", "charge-1"]
+
+
+def test_what_is_no_result_of_a_run_is_refused_at_once() -> None:
+    for wrong in (
+        lambda: ClaudeRunRequest.start("Go on", session="session-1"),  # type: ignore[arg-type]
+        lambda: ClaudeRunRequest.resume("result"),  # type: ignore[arg-type]
+        lambda: flow(lambda: agents.runner().wait_for_approval("result")).run().wait(),  # type: ignore[arg-type]
+    ):
+        with pytest.raises((KitaruUsageError, KitaruUserCodeError), match="is a str; expected the result of a run"):
+            wrong()
+    with pytest.raises(KitaruUsageError, match="name=3 can't be"):
+        KitaruClaudeRunner(agents.options(), name=3)  # type: ignore[arg-type]

@@ -215,12 +215,27 @@ def test_a_models_name_says_its_provider(text: str, meant: tuple[str, str]) -> N
         (lambda: llm([{"role": "user"}], model="gpt-test"), "is no message; expected a mapping with role"),
         (lambda: llm(3, model="gpt-test"), "3 is no message"),  # type: ignore[arg-type]
         (lambda: llm("x", model="gpt-test", temperature=3), "temperature=3 can't be"),
+        (lambda: llm("x", model="gpt-test", temperature="hot"), "temperature='hot' can't be"),  # type: ignore[arg-type]
         (lambda: llm("x", model="gpt-test", max_tokens=0), "max_tokens=0 can't be"),
+        (lambda: llm("x", model="gpt-test", max_tokens="9"), "max_tokens='9' can't be"),  # type: ignore[arg-type]
         (lambda: llm("x", model="openai:"), "names no model"),
         (lambda: llm("x", model=""), "names no model"),
         (lambda: llm("x"), r"No model was named, and .*config\.toml has no alias 'default'"),
     ],
-    ids=["blank", "no messages", "role", "content", "number", "temperature", "max_tokens", "half", "empty", "none"],
+    ids=[
+        "blank",
+        "no messages",
+        "role",
+        "content",
+        "number",
+        "temperature",
+        "hot",
+        "max_tokens",
+        "nine",
+        "half",
+        "empty",
+        "none",
+    ],
 )
 def test_what_cant_be_is_refused_before_anything_is_asked(
     endpoint: RecordedEndpoint, call: Callable[[], Any], message: str

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agents import Model, ModelResponse, Usage
+from agents.tracing import TracingProcessor
 from openai.types.responses import (
     Response,
     ResponseCompletedEvent,
@@ -111,3 +112,23 @@ class Script(Model):
             usage=counted,
         )
         yield ResponseCompletedEvent(type="response.completed", response=response, sequence_number=1)
+
+
+class Spans(TracingProcessor):
+    """Keeps the spans that have ended."""
+
+    def __init__(self) -> None:
+        self.ended: list[Any] = []
+
+    def on_trace_start(self, trace: Any) -> None: ...
+
+    def on_trace_end(self, trace: Any) -> None: ...
+
+    def on_span_start(self, span: Any) -> None: ...
+
+    def on_span_end(self, span: Any) -> None:
+        self.ended.append(span)
+
+    def shutdown(self) -> None: ...
+
+    def force_flush(self) -> None: ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from datetime import datetime, timezone
 from decimal import Decimal
@@ -14,17 +15,20 @@ from agents import (
     InputGuardrailTripwireTriggered,
     MaxTurnsExceeded,
     Runner,
+    SessionSettings,
     SQLiteSession,
     function_tool,
     handoff,
     input_guardrail,
+    set_trace_processors,
 )
 from agents.mcp import MCPServer
 from pydantic import BaseModel
 
 from kitaru_nb import KitaruRunner, flow
+from kitaru_nb.surfaces.adapters.openai_agents.sessions import Pages
 from tests.adapters.openai_agents.conftest import Executions
-from tests.adapters.openai_agents.fakes import Script, call, say
+from tests.adapters.openai_agents.fakes import Script, Spans, call, say
 
 ran: list[Any] = []
 
@@ -188,6 +192,23 @@ def test_tools_of_mcp_servers_are_checkpoints(executions: Executions) -> None:
     assert server.called == [("add", {"a": 1, "b": 2})]
 
 
+def test_the_span_of_an_mcp_servers_tool_is_complete_and_nothing_complains(caplog: pytest.LogCaptureFixture) -> None:
+    spans = Spans()
+    set_trace_processors([spans])
+    model = Script([[call("add", "c1", a=1, b=2)], [say("three")]])
+
+    @flow
+    async def ask() -> None:
+        await Runner.run(Agent(name="helper", model=model, mcp_servers=[Tools()]), "x")
+
+    ask.run().wait()
+    assert [record.getMessage() for record in caplog.records] == []
+    (span,) = (span for span in spans.ended if span.span_data.type == "function")
+    assert span.span_data.mcp_data == {"server": "tools"}
+    (link,) = (one for one in spans.ended if one.parent_id == span.span_id)
+    assert (link.span_data.type, link.span_data.data["name"]) == ("custom", "add")
+
+
 def test_an_agent_used_as_a_tool_is_a_scope_of_its_own(executions: Executions) -> None:
     inner_model = Script([[call("note", "c1", text="in")], [say("inner")]])
     outer_model = Script([[call("helper", "o1", input="a")], [say("outer")]])
@@ -222,14 +243,39 @@ def test_a_session_is_written_once_and_read_as_it_was(executions: Executions) ->
     assert [item.get("content") for item in model.asked[-1].input if item.get("role") == "user"] == ["one", "two"]
     assert len(model.asked) == 3
 
-    async def stored() -> list[Any]:
-        return list(await session.get_items())
-
-    import asyncio
-
-    kinds = [item.get("type", item.get("role")) for item in asyncio.run(stored())]
+    kinds = [item.get("type", item.get("role")) for item in asyncio.run(session.get_items())]
     assert kinds == ["user", "function_call", "function_call_output", "message", "user", "message"]
     assert executions.names(handle).count("session.write") == 1
+    session.close()
+
+
+def test_a_session_that_shows_its_last_items_only_is_written_once_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process ends after the items are in the session, and before the journal says so."""
+    session = SQLiteSession("s1", ":memory:", session_settings=SessionSettings(limit=2))
+    model = Script([[say("hello")], [say("again")]])
+    write, died = Pages._write, []
+
+    async def dying(pages: Pages) -> int:
+        written = await write(pages)
+        if not died:
+            died.append(written)
+            raise ConnectionError("gone")
+        return written
+
+    monkeypatch.setattr(Pages, "_write", dying)
+
+    @flow(retries=1)
+    async def talk() -> None:
+        helper = Agent(name="helper", model=model)
+        for text in ("one", "two"):
+            await Runner.run(helper, text, session=session)
+
+    asyncio.run(session.add_items([{"role": "user", "content": f"old {n}"} for n in range(4)]))
+    talk.run().wait()
+    kept = asyncio.run(session.get_items(100))
+    told = [item.get("content") if item.get("role") == "user" else item.get("type") for item in kept]
+    assert told == ["old 0", "old 1", "old 2", "old 3", "one", "message", "two", "message"]
+    assert len(model.asked) == 2
     session.close()
 
 
@@ -244,12 +290,7 @@ def test_a_run_that_breaks_off_leaves_the_session_alone() -> None:
 
     assert talk.run().wait() == "hello"
 
-    async def stored() -> list[Any]:
-        return list(await session.get_items())
-
-    import asyncio
-
-    assert [item.get("type", item.get("role")) for item in asyncio.run(stored())] == [
+    assert [item.get("type", item.get("role")) for item in asyncio.run(session.get_items())] == [
         "user",
         "function_call",
         "function_call_output",

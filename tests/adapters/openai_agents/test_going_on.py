@@ -142,13 +142,15 @@ def test_a_replay_runs_again_what_changed_and_only_that(executions: Executions) 
 
 
 def test_tools_called_side_by_side_keep_their_results_in_whatever_order_they_end(executions: Executions) -> None:
-    delays = {0: 0.06, 1: 0.03, 2: 0.0}
+    ended = [asyncio.Event() for _ in range(4)]
+    ended[3].set()
 
     @function_tool
     async def charge(amount: int) -> str:
-        """Charge."""
-        await asyncio.sleep(delays[amount])
+        """Charge, after all that were asked for later."""
+        await ended[amount + 1].wait()
         ran.append(amount)
+        ended[amount].set()
         return f"charged {amount}"
 
     calls = [call("charge", f"c{n}", amount=n) for n in range(3)]

@@ -9,14 +9,13 @@ from typing import Any
 
 import pytest
 from agents import Agent, Runner, function_tool, set_trace_processors, set_tracing_disabled, trace
-from agents.tracing import TracingProcessor
 from agents.tracing.processors import BackendSpanExporter, BatchTraceProcessor
 
 from adapters.endpoint import RecordedEndpoint
 from kitaru_nb import KitaruRunner, KitaruUsageError, OpenAICapturePolicy, OpenAIRunRequest, flow
 from kitaru_nb.surfaces.adapters.prices import register_price
 from tests.adapters.openai_agents.conftest import Executions
-from tests.adapters.openai_agents.fakes import Script, call, say
+from tests.adapters.openai_agents.fakes import Script, Spans, call, say
 
 ran: list[Any] = []
 
@@ -137,6 +136,12 @@ def test_settings_that_can_not_be_are_refused_at_once() -> None:
         ("timeout=0 can't be", {"mcp_checkpoint_config": {"timeout": 0}}),
         ("run_checkpoint_config is a int", {"run_checkpoint_config": 3}),
         ("Both run_config= and run_config_factory=", {"run_config": {}, "run_config_factory": dict}),
+        ("tool_checkpoint_config: retries='2' can't be", {"tool_checkpoint_config": {"retries": "2"}}),
+        ("capture='none' is a str; expected an OpenAICapturePolicy", {"capture": "none"}),
+        ("cost_calculator=3 can't be called; expected a function", {"cost_calculator": 3}),
+        ("run_config_factory={} can't be called", {"run_config_factory": {}}),
+        ("context_serializer='x' can't be called", {"context_serializer": "x"}),
+        ("name=7 is a int; expected a text", {"name": 7}),
     ):
         with pytest.raises(KitaruUsageError, match=problem):
             KitaruRunner(agent, **options)  # type: ignore[arg-type]
@@ -150,30 +155,18 @@ def test_settings_that_can_not_be_are_refused_at_once() -> None:
         runner.run_sync("x", max_turns=3)
     with pytest.raises(KitaruUsageError, match="was given a int"):
         runner.run_sync(5)  # type: ignore[arg-type]
-    with pytest.raises(KitaruUsageError, match="max_turns=0 can't be"):
-        OpenAIRunRequest.start("x", max_turns=0)
+    with pytest.raises(KitaruUsageError, match="session='abc' is a str; expected a session"):
+        runner.run_sync("x", session="abc")
+    for turns in (0, "3"):
+        with pytest.raises(KitaruUsageError, match=f"max_turns={turns!r} can't be"):
+            OpenAIRunRequest.start("x", max_turns=turns)  # type: ignore[arg-type]
+    for metadata in ({"case": object()}, [1]):
+        with pytest.raises(KitaruUsageError, match="expected a mapping of JSON values"):
+            OpenAIRunRequest.start("x", metadata=metadata)  # type: ignore[arg-type]
+    with pytest.raises(KitaruUsageError, match="redact='x' can't be called"):
+        OpenAICapturePolicy(redact="x")  # type: ignore[arg-type]
     with pytest.raises(KitaruUsageError, match="neither an input nor a pending state"):
         runner.run_sync(OpenAIRunRequest())
-
-
-class Spans(TracingProcessor):
-    """Keeps the spans that have ended."""
-
-    def __init__(self) -> None:
-        self.ended: list[Any] = []
-
-    def on_trace_start(self, trace: Any) -> None: ...
-
-    def on_trace_end(self, trace: Any) -> None: ...
-
-    def on_span_start(self, span: Any) -> None: ...
-
-    def on_span_end(self, span: Any) -> None:
-        self.ended.append(span)
-
-    def shutdown(self) -> None: ...
-
-    def force_flush(self) -> None: ...
 
 
 def test_spans_name_their_checkpoints_and_replayed_ones_say_so(executions: Executions) -> None:

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from agents import Agent, FunctionTool, Handoff, Model, RunResult, RunResultStreaming, RunState
+from agents.models.openai_provider import shared_http_client
 from agents.run import AgentRunner, get_default_agent_runner, set_default_agent_runner
 
 from kitaru_nb.core.context import current
 from kitaru_nb.core.engine import digest
 from kitaru_nb.surfaces.adapters.base import block_on, in_flow, scoped
+from kitaru_nb.surfaces.adapters.connections import for_every_loop
 from kitaru_nb.surfaces.adapters.openai_agents import errors, sdk
+from kitaru_nb.surfaces.adapters.openai_agents.graph import reachable
 from kitaru_nb.surfaces.adapters.openai_agents.line import Bill, Line, line
 from kitaru_nb.surfaces.adapters.openai_agents.models import models, providers
 from kitaru_nb.surfaces.adapters.openai_agents.policy import PLAIN
@@ -172,7 +175,9 @@ def _begun(agent: Any, input: Any) -> Iterator[Line]:
     frame = current.get()
     assert frame is not None
     outer = line.get()
-    at = Line(PLAIN, Bill()) if outer is None else Line(outer.policy, outer.bill, outer.approved)
+    at = Line(PLAIN, Bill())
+    if outer is not None:
+        at = Line(outer.policy, outer.bill, outer.approved, changes=outer.changes)
     at.agent = str(agent.name)
     key = f"agent:{agent.name}"
     if not (frame.strict and frame.on_main_line()):
@@ -207,6 +212,13 @@ def _prepared(agent: Any, input: Any, options: dict[str, Any]) -> Prepared:
     if isinstance(input, RunState):
         sdk.swap_agents(input, agents.of)
     return Prepared(agents.of(agent), input, options, pages, provider)
+
+
+def share_clients(agent: Agent[Any]) -> None:
+    """Let an agent that runs outside a flow share its clients with other loops; inside a flow its models see to it."""
+    for_every_loop(shared_http_client())
+    for one in reachable(agent):
+        for_every_loop(getattr(one.model, "_client", None))
 
 
 def install() -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kitaru_nb.errors import KitaruError
+from kitaru_nb.surfaces.adapters.openai_agents.contexts import Changes
 from kitaru_nb.surfaces.adapters.openai_agents.policy import Policy
 
 
@@ -51,6 +52,7 @@ class Line:
         loose: something that had failed went well this time, so later requests may differ from the recorded ones.
         broken: a misuse that must end the run, though the SDK would tell it to the model.
         claimed: approved calls that have been made in this run.
+        changes: what its tools, and those of the runs inside it, do to the context.
     """
 
     policy: Policy
@@ -63,6 +65,7 @@ class Line:
     loose: bool = False
     broken: KitaruError | None = None
     claimed: set[str] = field(default_factory=set)
+    changes: Changes = field(default_factory=Changes)
 
     def check(self) -> None:
         """Raise what must end the run."""

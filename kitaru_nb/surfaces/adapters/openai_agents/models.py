@@ -14,6 +14,7 @@ from kitaru_nb.core.context import current
 from kitaru_nb.core.retry import Retry
 from kitaru_nb.errors import KitaruUsageError
 from kitaru_nb.surfaces.adapters.base import Operation, Part, Recorded, in_flow, perform_async, perform_stream
+from kitaru_nb.surfaces.adapters.connections import for_every_loop
 from kitaru_nb.surfaces.adapters.openai_agents import sdk
 from kitaru_nb.surfaces.adapters.openai_agents.codec import gist, pack_response, unpack_response
 from kitaru_nb.surfaces.adapters.openai_agents.describe import asking, model_name, request
@@ -31,6 +32,7 @@ class DurableModel:
     async def get_response(self, *args: Any, **kwargs: Any) -> ModelResponse:
         """The answer; from the record, when it was given before."""
         parent: Any = super()
+        for_every_loop(getattr(self, "_client", None))
         at = line.get()
         if at is None:
             return await parent.get_response(*args, **kwargs)  # type: ignore[no-any-return]
@@ -58,6 +60,7 @@ class DurableModel:
     async def stream_response(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
         """The answer in events. When it was given before, its text in one piece and the last event."""
         parent: Any = super()
+        for_every_loop(getattr(self, "_client", None))
         at = line.get()
         if at is None:
             async for event in parent.stream_response(*args, **kwargs):

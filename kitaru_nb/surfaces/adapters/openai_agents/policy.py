@@ -29,9 +29,18 @@ class OpenAICapturePolicy:
     arguments: bool = True
     redact: Callable[[Kind, Any], Any] | None = None
 
+    def __post_init__(self) -> None:
+        check_function(self.redact, "redact", "lambda kind, value: '…'")
+
     def shown(self, kind: Kind, value: Any) -> Any:
         """The value as people may see it."""
         return value if self.redact is None else self.redact(kind, value)
+
+
+def check_function(given: object, name: str, example: str) -> None:
+    """Raise `KitaruUsageError` where something else than a function, or nothing, was given."""
+    if given is not None and not callable(given):
+        raise KitaruUsageError(f"{name}={given!r} can't be called; expected a function.", fix=f"{name}={example}")
 
 
 @dataclass(frozen=True)
@@ -69,8 +78,14 @@ def call_config(given: Mapping[str, Any] | bool | None, where: str, base: CallCo
         raise KitaruUsageError(f"{where}: timeout={timeout!r} can't be: expected seconds > 0.", fix="timeout=30")
     checkpoint = given.get("checkpoint", base.checkpoint)
     if not isinstance(checkpoint, bool):
-        raise KitaruUsageError(f"{where}: checkpoint={checkpoint!r} can't be: expected True or False.")
-    retry = as_retry(given["retries"]) if "retries" in given else base.retry
+        raise KitaruUsageError(
+            f"{where}: checkpoint={checkpoint!r} can't be: expected True or False.",
+            fix=f"{where}={{'checkpoint': False}}",
+        )
+    try:
+        retry = as_retry(given["retries"]) if "retries" in given else base.retry
+    except KitaruUsageError as error:
+        raise KitaruUsageError(f"{where}: {error.message}", fix=f"{where}={{'retries': 2}}") from error
     return CallConfig(checkpoint, retry, timeout)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -151,10 +152,10 @@ class OpenAIRunRequest:
                 f"OpenAIRunRequest.start() was given a {type(input).__name__}; expected a text or a list of items.",
                 fix="OpenAIRunRequest.start('What is the weather in Rome?')",
             )
-        if max_turns is not None and (isinstance(max_turns, bool) or max_turns < 1):
+        if max_turns is not None and (type(max_turns) is not int or max_turns < 1):
             raise KitaruUsageError(f"max_turns={max_turns!r} can't be: expected a number >= 1.", fix="max_turns=10")
         items: str | list[Any] = input if isinstance(input, str) else list(input)
-        return cls(input=items, max_turns=max_turns, metadata=dict(metadata or {}))
+        return cls(input=items, max_turns=max_turns, metadata=_metadata(metadata))
 
     @classmethod
     def resume(
@@ -184,8 +185,21 @@ class OpenAIRunRequest:
         return cls(
             pending_state=pending_state,
             decisions=_by_call_id(pending_state, decisions),
-            metadata=dict(metadata or {}),
+            metadata=_metadata(metadata),
         )
+
+
+def _metadata(given: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Checked before anything is paid for: it is written when the run has ended."""
+    try:
+        if given is not None and not isinstance(given, Mapping):
+            raise TypeError
+        json.dumps(found := dict(given or {}))
+    except (TypeError, ValueError) as error:
+        raise KitaruUsageError(
+            f"metadata={given!r} can't be kept; expected a mapping of JSON values.", fix="metadata={'case': 7}"
+        ) from error
+    return found
 
 
 def _by_call_id(

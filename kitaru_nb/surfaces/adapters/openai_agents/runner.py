@@ -13,9 +13,10 @@ from kitaru_nb.core.retry import Retry
 from kitaru_nb.errors import KitaruStateError, KitaruUsageError
 from kitaru_nb.surfaces.adapters.base import Operation, Part, Recorded, block_on, in_flow, perform_async, perform_stream
 from kitaru_nb.surfaces.adapters.openai_agents import agent_runner, state
+from kitaru_nb.surfaces.adapters.openai_agents.contexts import Changes, Watch
 from kitaru_nb.surfaces.adapters.openai_agents.graph import code_of, reachable
 from kitaru_nb.surfaces.adapters.openai_agents.line import Approved, Bill, Line, line
-from kitaru_nb.surfaces.adapters.openai_agents.policy import OpenAICapturePolicy, Policy, call_config
+from kitaru_nb.surfaces.adapters.openai_agents.policy import OpenAICapturePolicy, Policy, call_config, check_function
 from kitaru_nb.surfaces.adapters.openai_agents.requests import OpenAIRunRequest, OpenAIRunResult, OpenAIUsageSummary
 
 Strategy = Literal["calls", "runner_call"]
@@ -72,6 +73,15 @@ class KitaruRunner:
         _check(agent, name, checkpoint_strategy)
         if run_config is not None and run_config_factory is not None:
             raise KitaruUsageError("Both run_config= and run_config_factory= were given; expected one of them.")
+        if capture is not None and not isinstance(capture, OpenAICapturePolicy):
+            raise KitaruUsageError(
+                f"capture={capture!r} is a {type(capture).__name__}; expected an OpenAICapturePolicy.",
+                fix="capture=OpenAICapturePolicy(prompts=False)",
+            )
+        check_function(run_config_factory, "run_config_factory", "lambda: RunConfig(...)")
+        check_function(cost_calculator, "cost_calculator", "lambda model, usage: 0.01")
+        check_function(context_serializer, "context_serializer", "lambda context: {...}")
+        check_function(context_deserializer, "context_deserializer", "lambda data: Context(**data)")
         agent_runner.install()
         self.agent = agent
         self.name = name or agent.name
@@ -135,6 +145,8 @@ class Segment:
         self.options = _options(options)
         self.context = self.options.pop("context", None)
         self.bill = Bill()
+        self.changes = Changes()
+        self.watch: Watch | None = None
         self.call_id: str | None = None
 
     def operation(self, *, streamed: bool = False) -> Operation[OpenAIRunResult]:
@@ -165,6 +177,7 @@ class Segment:
             code=code_of(runner.agent),
             shown=shown,
             reads=reads,
+            recall={} if self.context is None else {"context": self._recall},
             retry=Retry() if streamed else runner._run.retry,
             timeout=runner._run.timeout,
         )
@@ -174,6 +187,9 @@ class Segment:
         if isinstance(value, OpenAIRunResult):
             return value
         return OpenAIRunResult("completed", self.runner.name, final_output=value)
+
+    def _recall(self, kept: Mapping[str, Any]) -> None:
+        self.changes.again(self.context, kept)
 
     async def body(self) -> OpenAIRunResult:
         """Run it."""
@@ -200,12 +216,16 @@ class Segment:
     def _line(self) -> _Entered:
         frame = current.get()
         self.call_id = frame.call_id if frame is not None and frame.call_id else None
+        if frame is not None and self.context is not None:
+            self.watch = Watch(self.context, frame.run.store)
+        if frame is None:
+            agent_runner.share_clients(self.runner.agent)
         envelope = self.request.pending_state
         approved = None
         if envelope is not None:
             scope = digest("resumed", envelope.state)
             approved = Approved(scope, frozenset(tool.call_id for tool in envelope.pending))
-        return _Entered(Line(self.runner._policy, self.bill, approved))
+        return _Entered(Line(self.runner._policy, self.bill, approved, changes=self.changes))
 
     async def _input(self) -> Any:
         request, runner = self.request, self.runner
@@ -280,7 +300,10 @@ class Segment:
             metadata |= {"input_tokens": used.input_tokens, "output_tokens": used.output_tokens}
             if result.estimated_cost_usd is not None:
                 metadata["cost"] = result.estimated_cost_usd
-        return Recorded((Part("result", result, "output", " ".join(preview.split())[:200]),), metadata)
+        parts = [Part("result", result, "output", " ".join(preview.split())[:200])]
+        if self.watch is not None:
+            parts += self.watch.part(self.changes)
+        return Recorded(parts, metadata)
 
 
 class _Entered:
@@ -360,6 +383,12 @@ def _options(options: Mapping[str, Any]) -> dict[str, Any]:
             f"{unknown[0]!r} is no option of a run. Options are: {', '.join(_OPTIONS)}.",
             fix="runner.run(OpenAIRunRequest.start(input, max_turns=20), context=...)",
         )
+    session = options.get("session")
+    if session is not None and not hasattr(session, "get_items"):
+        raise KitaruUsageError(
+            f"session={session!r} is a {type(session).__name__}; expected a session of the OpenAI Agents SDK.",
+            fix="session=SQLiteSession('name', 'sessions.db')",
+        )
     return {name: value for name, value in options.items() if value is not None}
 
 
@@ -381,6 +410,8 @@ def _check(agent: Any, name: str | None, strategy: str) -> None:
             f"KitaruRunner was given a {type(agent).__name__}; expected an agent of the OpenAI Agents SDK.",
             fix="KitaruRunner(Agent(name='support', instructions='…'))",
         )
+    if name is not None and not isinstance(name, str):
+        raise KitaruUsageError(f"name={name!r} is a {type(name).__name__}; expected a text.", fix="name='support'")
     if not agent.name.strip() and not name:
         raise KitaruUsageError(
             "KitaruRunner was given an agent without a name; its checkpoints need one.",
@@ -403,4 +434,5 @@ def _check_names(agent: Agent[Any], by_name: Mapping[str, Any]) -> None:
         raise KitaruUsageError(
             f"tool_checkpoint_config_by_name has {unknown[0]!r}, but no agent here has such a tool. Tools: "
             f"{', '.join(sorted(names)) or 'none'}.",
+            fix=f"tool_checkpoint_config_by_name={{{min(names)!r}: {{'retries': 2}}}}" if names else None,
         )

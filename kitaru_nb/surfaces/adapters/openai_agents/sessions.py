@@ -10,16 +10,24 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from kitaru_nb.surfaces.adapters.base import Operation, perform_async
+from kitaru_nb.surfaces.adapters.base import Operation, Part, Recorded, perform_async
 from kitaru_nb.surfaces.adapters.openai_agents.twins import Twins
+
+#: More items than any history has.
+_ALL = 2**31 - 1
 
 
 class Pages:
-    """What one run knows of a session: the history that it found, and what it has changed since."""
+    """What one run knows of a session: the history that it found, and what it has changed since.
+
+    Attributes:
+        found: as much of it as the session shows. ``stored``: how many items there were in all, where it shows fewer.
+    """
 
     def __init__(self, original: Any) -> None:
         self.original = original
         self.found: list[Any] | None = None
+        self.stored: int | None = None
         self.added: list[Any] = []
         self.popped = 0
         self.cleared = False
@@ -28,13 +36,32 @@ class Pages:
         """The history as the run sees it."""
         if self.found is None:
             session_id = str(self.original.session_id)
-            operation: Operation[list[Any]] = Operation("session.read", "session", {"session": session_id}, place=0)
+            operation: Operation[list[Any]] = Operation(
+                "session.read",
+                "session",
+                {"session": session_id},
+                encode=self._keep,
+                place=0,
+                recall={"stored": self._recall},
+            )
             self.found = await perform_async(operation, self._read)
         kept = [] if self.cleared else self.found[: len(self.found) - self.popped]
         return copy.deepcopy([*kept, *self.added])
 
     async def _read(self) -> list[Any]:
+        settings = getattr(self.original, "session_settings", None)
+        if getattr(settings, "limit", None) is not None:
+            self.stored = len(await self.original.get_items(_ALL))
         return list(await self.original.get_items())
+
+    def _keep(self, items: list[Any]) -> Recorded:
+        parts = [Part("output", items)]
+        if self.stored is not None:
+            parts.append(Part("stored", self.stored, "blob"))
+        return Recorded(parts)
+
+    def _recall(self, stored: int) -> None:
+        self.stored = stored
 
     def pop(self) -> None:
         """Take the last item away."""
@@ -57,10 +84,8 @@ class Pages:
         await perform_async(operation, self._write)
 
     async def _write(self) -> int:
-        before = self.found or []
-        now = list(await self.original.get_items())
-        if not self.cleared and now == [*before[: len(before) - self.popped], *self.added]:
-            return len(self.added)  # written, and the process ended before it could say so
+        if not self.cleared and await self._written():
+            return len(self.added)  # and the process ended before it could say so
         if self.cleared:
             await self.original.clear_session()
         for _ in range(self.popped):
@@ -68,6 +93,14 @@ class Pages:
         if self.added:
             await self.original.add_items(self.added)
         return len(self.added)
+
+    async def _written(self) -> bool:
+        before = self.found or []
+        if self.stored is None:
+            return list(await self.original.get_items()) == [*before[: len(before) - self.popped], *self.added]
+        now = list(await self.original.get_items(_ALL))
+        kept = self.stored - self.popped
+        return len(now) == kept + len(self.added) and now[kept:] == self.added
 
 
 class BufferedSession:

@@ -13,6 +13,7 @@ from kitaru_nb.errors import KitaruContextError, KitaruTimeoutError
 from kitaru_nb.surfaces.adapters.base import Operation, Part, Recorded, in_flow, perform_async, scoped, within
 from kitaru_nb.surfaces.adapters.openai_agents import sdk
 from kitaru_nb.surfaces.adapters.openai_agents.codec import parsed, settled
+from kitaru_nb.surfaces.adapters.openai_agents.contexts import Watch, gets_context
 from kitaru_nb.surfaces.adapters.openai_agents.graph import tool_code
 from kitaru_nb.surfaces.adapters.openai_agents.line import Line, line
 from kitaru_nb.surfaces.adapters.openai_agents.policy import CallConfig
@@ -132,6 +133,8 @@ class ToolCall:
         self.live = live
         self.link = Link()
         self.own_timeout: float | None = vars(tool).get("timeout_seconds")
+        self.context = ctx.context if gets_context(tools.original(tool)) else None
+        self.watch: Watch | None = None
         maker = at.makers.get(f"asked:{self.call_id}")
         self.operation: Operation[Any] = Operation(
             tool.name,
@@ -143,13 +146,14 @@ class ToolCall:
             take=self._take,
             shown=self._shown(),
             reads={"arguments": [maker]} if maker is not None else {},
+            recall={} if self.context is None else {"context": self._recall},
             retry=config.retry,
             timeout=min((s for s in (config.timeout, self.own_timeout) if s is not None), default=None),
         )
 
     async def perform(self) -> Any:
         """The tool's result; from the record, when it was called before."""
-        with linked(self.operation.name) as self.link:
+        with linked(self.operation.name, around=self.operation.type != "mcp_call") as self.link:
             try:
                 if self._claims():
                     assert self.at.approved is not None
@@ -191,7 +195,12 @@ class ToolCall:
         self.link.live = True
         frame = current.get()
         assert frame is not None
+        if self.context is not None and self.watch is None:  # before the first of several attempts
+            self.watch = Watch(self.context, frame.run.store)
         return settled(await self.live(self.given), frame.run.store)
+
+    def _recall(self, kept: Mapping[str, Any]) -> None:
+        self.at.changes.again(self.context, kept)
 
     def _keep(self, result: Any) -> Recorded:
         capture = self.at.policy.capture
@@ -203,6 +212,8 @@ class ToolCall:
             parts = [Part("record", result, "blob", preview), Part("result", shown, "output")]
         if capture.arguments:
             parts.append(Part("arguments", capture.shown("arguments", self.arguments), "input"))
+        if self.watch is not None:
+            parts += self.watch.part(self.at.changes)
         return Recorded(parts, self.link.ids())
 
     def _note(self) -> None:

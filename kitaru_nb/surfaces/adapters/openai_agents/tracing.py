@@ -39,10 +39,19 @@ class Link:
 
 
 @contextmanager
-def linked(name: str) -> Iterator[Link]:
-    """A span for one call. Without a trace there is none."""
+def linked(name: str, *, around: bool = True) -> Iterator[Link]:
+    """A span for one call. Without a trace there is none.
+
+    Args:
+        around: whether spans of the call itself are inside it. The SDK's own code for tools of MCP servers complains
+            where its span for the tool isn't the innermost.
+    """
     if get_current_trace() is None:
         yield Link()
         return
-    with custom_span("checkpoint", {"name": name}) as span:
+    span = custom_span("checkpoint", {"name": name})
+    span.start(mark_as_current=around)
+    try:
         yield Link(span=span)
+    finally:
+        span.finish(reset_current=around)

@@ -73,7 +73,7 @@ class Twins(Generic[T]):
             names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
             made = self._classes[kind] = type(kind)(kind.__name__, (self.mixin, kind), names)
         twin: Any = object.__new__(made)
-        for slot in _slots(kind):
+        for slot in slots(kind):
             if hasattr(original, slot):
                 object.__setattr__(twin, slot, getattr(original, slot))
         object.__setattr__(twin, "__dict__", original.__dict__)
@@ -109,7 +109,8 @@ for _name in ("append", "extend", "insert", "pop", "clear", "reverse", "__setite
     setattr(Mirror, _name, _mirrored(_name))
 
 
-def _slots(kind: type) -> list[str]:
+def slots(kind: type) -> list[str]:
+    """Names of the attributes that instances of a class keep outside their ``__dict__``."""
     found: list[str] = []
     for base in kind.__mro__:
         slots = base.__dict__.get("__slots__", ())

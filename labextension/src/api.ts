@@ -74,7 +74,8 @@ export type Query = Record<string, string | number | undefined>;
 export interface Transport {
   json(method: string, path: string, options?: { query?: Query; body?: string; signal?: AbortSignal }): Promise<unknown>;
   bytes(path: string, query: Query, from: number, to: number, signal?: AbortSignal): Promise<Content>;
-  /** Calls back for each change until the returned function is called. `state` tells whether news arrive. */
+  /** Calls back for each change until the returned function is called, with `reset` where others may have been missed: what was
+   * read is to be read anew. `state` tells whether news arrive. */
   listen(onChange: (change: Change | 'reset') => void, state: (connected: boolean) => void): () => void;
   /** Address for a download link, where there is one. */
   href(path: string, query: Query): string | null;

@@ -75,8 +75,9 @@ export function useLoaded<T>(key: string, load: (signal: AbortSignal) => Promise
   React.useEffect(() => {
     setState(old => (old.key === key ? old : { key, data: null, error: null, loading: true }));
     const box = latest.current;
-    read();
+    // In this order: who hears of changes by the time of the reading misses none.
     const leave = execId === undefined ? undefined : live.subscribe(execId, () => read());
+    read();
     return () => {
       leave?.();
       box.running?.abort();

@@ -15,6 +15,8 @@ const RETRY_MS = [500, 1000, 2000, 5000, 10_000];
 const STREAM_FAILURES = 3;
 /** Between two polls, also where the server answers at once. */
 const POLL_MS = 250;
+/** Where news are polled for, a stream is tried so often: the server may only have been away. */
+const STREAM_AGAIN_MS = 30_000;
 
 export class HttpTransport implements Transport {
   private readonly send: (url: string, init: RequestInit) => Promise<Response>;
@@ -54,61 +56,84 @@ export class HttpTransport implements Transport {
   }
 
   listen(onChange: (change: Change | 'reset') => void, state: (connected: boolean) => void): () => void {
-    let last = 0;
+    let last: number | undefined;
     let failures = 0;
     let closed = false;
     let source: EventSource | null = null;
     let timer: ReturnType<typeof setTimeout> | undefined;
-    const polling = new AbortController();
+    let again: ReturnType<typeof setTimeout> | undefined;
+    let polling: AbortController | null = null;
 
-    const heard = (text: string): void => {
-      const change = JSON.parse(text) as Change;
-      last = Math.max(last, change.seq);
+    // While a stream is tried beside the polls, both may tell the same.
+    const heard = (change: Change): void => {
+      if (last !== undefined && change.seq <= last) return;
+      last = change.seq;
       onChange(change);
+    };
+    /** From here on nothing is missed; what was before is to be read anew. */
+    const begin = (seq: number): void => {
+      last = seq;
+      onChange('reset');
     };
     const pause = (go: () => void): void => {
       timer = setTimeout(go, RETRY_MS[Math.min(failures, RETRY_MS.length) - 1] ?? 500);
     };
     const stream = (): void => {
-      const url = this.url('events', { after: last || undefined });
-      source = this.options.eventSource ? this.options.eventSource(url) : new EventSource(url);
-      source.addEventListener('open', () => {
+      const url = this.url('events', { after: last });
+      const opened = this.options.eventSource ? this.options.eventSource(url) : new EventSource(url);
+      source = opened;
+      opened.addEventListener('open', () => {
+        polling?.abort();
+        polling = null;
+        clearTimeout(timer);
         failures = 0;
         state(true);
       });
-      source.addEventListener('change', event => heard((event as MessageEvent<string>).data));
-      source.addEventListener('reset', () => onChange('reset'));
-      source.addEventListener('error', () => {
-        source?.close();
+      opened.addEventListener('change', event => heard(JSON.parse((event as MessageEvent<string>).data) as Change));
+      opened.addEventListener('reset', event => begin(Number((event as MessageEvent<string>).lastEventId)));
+      opened.addEventListener('error', () => {
+        opened.close();
         if (closed) return;
+        if (polling) {
+          again = setTimeout(stream, STREAM_AGAIN_MS);
+          return;
+        }
         failures += 1;
         state(false);
-        pause(failures > STREAM_FAILURES ? poll : stream);
+        if (failures <= STREAM_FAILURES) {
+          pause(stream);
+          return;
+        }
+        const { signal } = (polling = new AbortController());
+        pause(() => void poll(signal));
+        again = setTimeout(stream, STREAM_AGAIN_MS);
       });
     };
-    const poll = async (): Promise<void> => {
+    const poll = async (signal: AbortSignal): Promise<void> => {
       try {
-        const query = { after: last || undefined, timeout: 20 };
-        const news = (await this.json('GET', 'events/poll', { query, signal: polling.signal })) as { events: Change[]; seq: number };
-        if (failures) onChange('reset');
+        const query = last === undefined ? { timeout: 0 } : { after: last, timeout: 20 };
+        const news = (await this.json('GET', 'events/poll', { query, signal })) as { events: Change[]; seq: number };
+        if (signal.aborted) return;
+        if (last === undefined) begin(news.seq);
         failures = 0;
         state(true);
-        last = Math.max(last, news.seq);
-        news.events.forEach(onChange);
-        if (!closed) timer = setTimeout(() => void poll(), POLL_MS);
+        news.events.forEach(heard);
+        last = Math.max(last ?? 0, news.seq);
+        timer = setTimeout(() => void poll(signal), POLL_MS);
       } catch {
-        if (closed) return;
+        if (signal.aborted) return;
         failures += 1;
         state(false);
-        pause(() => void poll());
+        pause(() => void poll(signal));
       }
     };
     stream();
     return () => {
       closed = true;
       clearTimeout(timer);
+      clearTimeout(again);
       source?.close();
-      polling.abort();
+      polling?.abort();
     };
   }
 

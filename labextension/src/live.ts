@@ -5,8 +5,8 @@ import type { Change, Transport } from './api';
 
 const GATHER_MS = 100;
 
-/** Hears what changed. After a lost connection it is called in any case: what was missed may be unknown. */
-type Listener = (changes: readonly Change[]) => void;
+/** Hears what changed. `missed`: there may have been more that nobody tells any more; then it is called in any case. */
+type Listener = (changes: readonly Change[], missed: boolean) => void;
 
 export class Live {
   private readonly listeners = new Map<Listener, string | null>();
@@ -31,6 +31,7 @@ export class Live {
         clearTimeout(this.timer);
         this.timer = undefined;
         this.gathered = [];
+        this.reset = false;
       }
     };
   }
@@ -41,7 +42,7 @@ export class Live {
   }
 
   private setState(connected: boolean): void {
-    // What was missed while the line was down is unknown to those who don't resume by number.
+    // What was asked while the line was down is asked again.
     if (connected && !this.connected) this.take('reset');
     if (connected !== this.connected) {
       this.connected = connected;
@@ -64,7 +65,7 @@ export class Live {
     this.reset = false;
     for (const [listener, execId] of [...this.listeners]) {
       const mine = execId === null ? changes : changes.filter(c => c.exec_id === execId);
-      if (reset || mine.length) listener(mine);
+      if (reset || mine.length) listener(mine, reset);
     }
   }
 }

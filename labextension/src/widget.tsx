@@ -34,7 +34,8 @@ interface News {
 const READ_MS = 30_000;
 /** After so long a request is sent again: what was sent before the kernel had a subshell for it waits for the running cell. */
 const AGAIN_MS = 2000;
-const PROBE_MS = 3000;
+/** A server that is slow is still the better one to ask: its answers need no kernel. */
+const PROBE_MS = 15_000;
 
 /**
  * Requests through the kernel, for front ends without a Jupyter server that the page can reach (VS Code, Colab).

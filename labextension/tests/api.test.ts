@@ -78,6 +78,9 @@ class Source extends EventTarget {
   say(seq: number, execId = 'kr-1'): void {
     this.dispatchEvent(new MessageEvent('change', { data: JSON.stringify({ seq, exec_id: execId, kind: 'k', key: '', at: 0, name: null, status: null }) }));
   }
+  reset(seq: number): void {
+    this.dispatchEvent(new MessageEvent('reset', { data: '{}', lastEventId: String(seq) }));
+  }
   fail(): void {
     this.dispatchEvent(new Event('error'));
   }
@@ -85,6 +88,14 @@ class Source extends EventTarget {
 
 let sources: Source[] = [];
 const eventSource = (url: string): EventSource => new Source(url) as unknown as EventSource;
+
+/** The journal's newest event by now, to who has not heard it; who begins hears of none. */
+const polled = (newest: () => number) => ({ url }: Call) => {
+  const after = /after=(\d+)/.exec(url)?.[1];
+  const seq = newest();
+  if (after === undefined) return json({ events: [], seq: seq - 1 });
+  return json({ events: Number(after) < seq ? [{ seq, exec_id: 'kr-1', kind: 'k', key: '', at: 0 }] : [], seq });
+};
 
 describe('news', () => {
   beforeEach(() => {
@@ -110,7 +121,7 @@ describe('news', () => {
   });
 
   it('are polled for where a stream never comes through', async () => {
-    const { calls, http } = transport(() => json({ events: [{ seq: 9, exec_id: 'kr-1', kind: 'k', key: '', at: 0 }], seq: 9 }), { eventSource });
+    const { calls, http } = transport(polled(() => 9), { eventSource });
     const heard: (Change | 'reset')[] = [];
     const stop = http.listen(c => heard.push(c), () => undefined);
     for (let i = 0; i < 4; i += 1) {
@@ -118,10 +129,54 @@ describe('news', () => {
       await vi.advanceTimersByTimeAsync(i < 3 ? 2001 : 5001);
     }
     await vi.advanceTimersByTimeAsync(300);
-    expect(calls[0]!.url).toBe('/base/api/events/poll?timeout=20');
-    expect(calls[1]!.url).toBe('/base/api/events/poll?after=9&timeout=20');
-    expect(heard[0]).toBe('reset');
+    expect(calls.slice(0, 2).map(c => c.url)).toEqual(['/base/api/events/poll?timeout=0', '/base/api/events/poll?after=8&timeout=20']);
+    expect(heard).toMatchObject(['reset', { seq: 9 }]);
     stop();
+  });
+
+  it('begin with a number, so that a connection that is lost before the first of them goes on there', async () => {
+    const { http } = transport(() => json({}), { eventSource });
+    const heard: (Change | 'reset')[] = [];
+    const stop = http.listen(c => heard.push(c), () => undefined);
+    sources[0]!.dispatchEvent(new Event('open'));
+    sources[0]!.reset(41);
+    expect(heard).toEqual(['reset']);
+    sources[0]!.fail();
+    await vi.advanceTimersByTimeAsync(600);
+    expect(sources[1]!.url).toBe('/base/api/events?after=41');
+    sources[1]!.reset(12); // another journal
+    sources[1]!.say(13);
+    expect(heard.slice(1)).toMatchObject(['reset', { seq: 13 }]);
+    stop();
+  });
+
+  it('come by a stream again once there is one, each once', async () => {
+    let seq = 9;
+    const { calls, http } = transport(polled(() => seq), { eventSource });
+    const heard: (Change | 'reset')[] = [];
+    const states: boolean[] = [];
+    const stop = http.listen(c => heard.push(c), s => states.push(s));
+    for (let i = 0; i < 4; i += 1) {
+      sources[i]!.fail();
+      await vi.advanceTimersByTimeAsync(i < 3 ? 2001 : 5001);
+    }
+    expect(states.splice(0)).toContain(true);
+    await vi.advanceTimersByTimeAsync(30_000);
+    sources[4]!.fail(); // not yet: the polls go on, and nobody is told that news don't come
+    await vi.advanceTimersByTimeAsync(30_000);
+    expect(states.every(Boolean)).toBe(true);
+    expect(sources[5]!.url).toBe('/base/api/events?after=9');
+    seq = 10;
+    await vi.advanceTimersByTimeAsync(300);
+    sources[5]!.dispatchEvent(new Event('open'));
+    const asked = calls.length;
+    [10, 11].forEach(n => sources[5]!.say(n));
+    await vi.advanceTimersByTimeAsync(100_000);
+    expect(calls).toHaveLength(asked);
+    expect(sources).toHaveLength(6);
+    expect(heard.map(c => (c === 'reset' ? c : c.seq))).toEqual(['reset', 9, 10, 11]);
+    stop();
+    expect(sources[5]!.closed).toBe(true);
   });
 
   it('are brought together, and only for those whose execution it is', async () => {
@@ -165,7 +220,7 @@ describe('news', () => {
     const { http } = transport(() => json({}), { eventSource });
     const live = new Live(http);
     const heard: unknown[] = [];
-    const leave = live.subscribe('kr-1', c => heard.push(c));
+    const leave = live.subscribe('kr-1', (...told) => heard.push(told));
     sources[0]!.dispatchEvent(new Event('open'));
     sources[0]!.fail();
     expect(live.connected).toBe(false);
@@ -173,7 +228,7 @@ describe('news', () => {
     sources[1]!.dispatchEvent(new Event('open'));
     await vi.advanceTimersByTimeAsync(300);
     expect(live.connected).toBe(true);
-    expect(heard).toEqual([[]]);
+    expect(heard).toEqual([[[], true]]);
     leave();
   });
 

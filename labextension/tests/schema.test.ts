@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { fieldOf, humanize, initial, read, resolved, type Draft, type Schema } from '../src/form/schema';
+import { fieldOf, humanize, initial, read, resolved, titleOf, type Draft, type Schema } from '../src/form/schema';
 
 const plain = (text: string): Draft => ({ kind: 'plain', text });
 
@@ -25,6 +25,12 @@ describe('what is asked', () => {
     expect(fieldOf({ anyOf: [{ type: 'number' }, { type: 'null' }] }, {})).toMatchObject({ kind: 'number', nullable: true });
     expect(fieldOf({ type: ['string', 'null'] }, {})).toMatchObject({ kind: 'text', nullable: true });
     expect(fieldOf({ anyOf: [{ type: 'string' }, { type: 'integer' }] }, {})).toMatchObject({ kind: 'variants', variants: [{}, {}] });
+  });
+
+  it('calls a field by its own title or name, never by the title of the type that it refers to', () => {
+    expect(titleOf({ $ref: '#/$defs/Address' }, 'bill_to')).toBe('Bill to');
+    expect(titleOf({ anyOf: [{ $ref: '#/$defs/Address' }, { type: 'null' }] }, 'ship_to')).toBe('Ship to');
+    expect(titleOf({ $ref: '#/$defs/Address', title: 'Where to' }, 'ship_to')).toBe('Where to');
   });
 
   it('merges allOf', () => {

@@ -7,6 +7,8 @@ from typing import Any
 
 from playwright.sync_api import Browser, Page
 
+from tests.browsers import new_context
+
 
 class Pages:
     """The pages of the browser, used again by each test at the address of a server of its own.
@@ -15,7 +17,7 @@ class Pages:
     """
 
     def __init__(self, browser: Browser) -> None:
-        self._context = browser.new_context()
+        self._context = new_context(browser)
         self._free: list[Page] = []
         self._used: list[tuple[Page, dict[str, Callable[[Any], None]]]] = []
         self._faults: list[str] = []

@@ -9,21 +9,16 @@ from pathlib import Path
 
 import pytest
 from browsing import Pages
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page
 from stub import World, serving
 
+from tests.browsers import be_patient, chromium
+
 ROOT = Path(__file__).parents[2]
-#: A machine under load is slow, not wrong.
-expect.set_options(timeout=30_000)
-CHROMIUM_FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    be_patient(items, Path(__file__).parent)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -34,10 +29,8 @@ def built() -> None:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path="/usr/bin/chromium", headless=True, args=CHROMIUM_FLAGS)
+    with chromium() as found:
         yield found
-        found.close()
 
 
 @pytest.fixture

@@ -120,6 +120,9 @@ class World:
                 return self.page(self.deployments, query)
             case ["stacks"]:
                 return self.page(self.stacks, query)
+            case ["events", "poll"]:
+                told = int(query.get("after", 100 + len(self.news))) - 100
+                return {"events": self.news[told:], "seq": 100 + len(self.news)}
             case ["info"]:
                 return {"version": "0", "user": "ana", "role": "work", "host": "server", "features": []}
         raise Refused(404, f"No route {'/'.join(path)}.")
@@ -241,10 +244,13 @@ def _handler(world: World, pages: Path | None) -> type[BaseHTTPRequestHandler]:
             self.send_header("Content-Type", "text/event-stream")
             self.send_header("Connection", "close")
             self.end_headers()
-            told = int(self.headers.get("Last-Event-ID") or query.get("after") or 100) - 100
+            after = self.headers.get("Last-Event-ID") or query.get("after")
+            told = int(after) - 100 if after else len(world.news)
             self.close_connection = True
             try:
                 self.wfile.write(b"retry: 200\n\n")
+                if not after:
+                    self.wfile.write(b"id: %d\nevent: reset\ndata: {}\n\n" % (100 + told))
                 while not world.closed and not world.down:
                     for event in world.news[told:]:
                         data = f"id: {event['seq']}\nevent: change\ndata: {json.dumps(event)}\n\n"

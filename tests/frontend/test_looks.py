@@ -77,8 +77,14 @@ def rich(world: World) -> World:
     return world
 
 
+def loaded(page: Page) -> None:
+    """Wait until a page has all that it shows."""
+    expect(page.locator(".kt-loading")).to_have_count(0)
+
+
 def looked_at(page: Page, picture: Picture, name: str) -> list[str]:
-    """Faults of a page in both schemes, each with a picture. In the dark only colours differ."""
+    """Faults of a page that has loaded all, in both schemes, each with a picture. In the dark only colours differ."""
+    loaded(page)
     picture(page, f"{name}-light")
     found = faults(page)
     page.emulate_media(color_scheme="dark")
@@ -143,6 +149,7 @@ def test_long_names_on_a_telephone_are_broken_or_cut(open_page: Opener, rich: Wo
         if place == "inbox":
             page.locator(".kt-inbox-row").first.click()
             expect(page.get_by_role("button", name="Approve")).to_be_visible()
+        loaded(page)
         picture(page, f"long-{place.partition('/')[0]}")
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), place
 
@@ -150,6 +157,7 @@ def test_long_names_on_a_telephone_are_broken_or_cut(open_page: Opener, rich: Wo
 def test_a_telephone_shows_the_same(open_page: Opener, rich: World, picture: Picture) -> None:
     page = open_page(f"executions/{samples.EXEC}", width=390, height=844)
     expect(page.get_by_role("button", name="Approve")).to_be_visible()
+    loaded(page)
     picture(page, "telephone")
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), json.dumps(
         page.evaluate("[...document.querySelectorAll('*')].filter(e => e.scrollWidth > 400).map(e => e.className)")

@@ -48,9 +48,13 @@ def test_a_panel_in_a_narrow_cell_of_a_wide_window_has_one_column(panel: Page) -
         panel.evaluate("width => { document.getElementById('place').style.width = `${width}px` }", width)
         expect(drawing).to_have_count(drawn)
         expect(tree).to_be_visible()
-        beside = "([tree, side]) => side.getBoundingClientRect().left >= tree.getBoundingClientRect().right"
-        assert panel.evaluate(beside, [tree.element_handle(), side.element_handle()]) is columns
-        assert panel.evaluate("document.getElementById('place').scrollWidth") <= width
+        # What has its place by script has it a moment later.
+        panel.wait_for_function(
+            "([tree, side, columns]) => columns"
+            " === (side.getBoundingClientRect().left >= tree.getBoundingClientRect().right)",
+            arg=[tree.element_handle(), side.element_handle(), columns],
+        )
+        panel.wait_for_function("width => document.getElementById('place').scrollWidth <= width", arg=width)
 
 
 def test_what_a_kernel_tells_while_it_hears_nothing_is_shown(panel: Page, world: World) -> None:
@@ -91,8 +95,8 @@ def test_the_panel_changes_to_the_execution_that_the_notebook_is_on(panel: Page,
 def test_a_panel_that_is_closed_leaves_nothing(panel: Page) -> None:
     expect(panel.get_by_role("heading", name="battery-brief")).to_be_visible()
     panel.evaluate("leave()")
-    assert panel.evaluate("document.getElementById('place').childElementCount") == 0
-    assert panel.evaluate("[...model.listeners.values()].every(l => l.length === 0)")
+    panel.wait_for_function("() => document.getElementById('place').childElementCount === 0")
+    panel.wait_for_function("() => [...model.listeners.values()].every(l => l.length === 0)")
 
 
 def test_what_users_and_models_wrote_is_text_also_where_the_kernel_sends_it(panel: Page, world: World) -> None:

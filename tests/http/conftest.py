@@ -54,4 +54,4 @@ def served(runtime: Runtime, tmp_path: Path) -> Iterator[Served]:
     found = Served(runtime, tmp_path)
     found.start()
     yield found
-    found.stop()
+    found.close()

@@ -13,7 +13,7 @@ from kitaru_nb.core.runtime import Runtime
 from kitaru_nb.model import Event
 from kitaru_nb.surfaces.operations.base import Role
 from tests.http import flows
-from tests.http.httpkit import Direct, Ran, until
+from tests.http.httpkit import Direct, Ran, stop_clock, until
 
 
 def ended(direct: Direct, exec_id: str) -> dict[str, object]:
@@ -208,6 +208,7 @@ def test_no_role_does_what_is_beyond_it(ran: Ran, direct: Direct, runtime: Runti
 
 def test_answers_come_no_faster_than_a_person_gives_them(ran: Ran, direct: Direct) -> None:
     path = f"executions/{ran(flows.brief)}/waits/approve/resolve"
+    stop_clock(direct.api.desk.answers)
     statuses = [direct("POST", path, {"value": "wrong"}).status for _ in range(31)]
     assert statuses == [422] * 30 + [429]
     refused = direct("POST", path, {"value": "wrong"})

@@ -151,7 +151,7 @@ def test_tags_move_and_move_back_and_the_history_says_who_did_it(direct: Direct,
     assert direct.json("POST", f"{path}/tag", {"version": "v2", "tag": "default"}, name="bo")["tags"] == ["default"]
     assert direct.json("POST", f"{path}/rollback", {}, name="cy")["version"] == 1
     error = direct.json("POST", f"{path}/rollback", {}, expect=409)["error"]
-    assert "was on no other version before" in error["message"]
+    assert "is back on v1, the first that it was on" in error["message"]
     assert direct.json("POST", f"{path}/rollback", {"to": 2}, name="bo")["version"] == 2
     direct.json("POST", f"{path}/tag", {"version": 1, "tag": "canary"})
     gone = direct.json("POST", f"{path}/untag", {"tag": "canary"}, name="di")

@@ -45,7 +45,7 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[schemathesis
     served.start()
     served.api.desk.answers.seconds = 0.0  # the limit has tests of its own
     yield documents.from_dict(document() | {"servers": [{"url": f"{served.url}/api"}]}), served
-    served.stop()
+    served.close()
     for process, *_ in (worker for workers in _children.values() for worker in workers):
         process.wait(timeout=SECONDS)
     runtime.journal.close()

@@ -73,12 +73,14 @@ def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jupyter]:
         except httpx.TransportError:
             return False
 
-    until(ready, "Jupyter")
     runtime = Runtime(Settings(root / ".kitaru", durability="process"))
-    yield Jupyter(url, runtime)
-    process.terminate()
-    process.wait(SECONDS)
-    runtime.journal.close()
+    try:
+        until(ready, "Jupyter")
+        yield Jupyter(url, runtime)
+    finally:
+        process.terminate()
+        process.wait(SECONDS)
+        runtime.journal.close()
 
 
 def test_without_jupyters_token_nothing_is_told(jupyter: Jupyter) -> None:

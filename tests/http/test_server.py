@@ -14,7 +14,7 @@ from kitaru_nb.surfaces.http import page
 from kitaru_nb.surfaces.http.tokens import Tokens
 from kitaru_nb.surfaces.http.wire import MAX_BODY
 from tests.http import flows
-from tests.http.httpkit import OWNER, Ran, Served
+from tests.http.httpkit import OWNER, SECONDS, Ran, Served, stop_clock
 
 HOSTILE = "<script>alert(1)</script> \x1b[2J\u202egpj \u2066x\u2069 \x00 </textarea>\r\nX: 1"
 
@@ -52,7 +52,7 @@ def test_tokens_say_who_and_what(served: Served) -> None:
         with served.client(role) as client:
             info = client.get("/api/info").json()
             assert (info["user"], info["role"]) == (f"the {role}", role)
-    answer = httpx.get(f"{served.url}/api/info", headers={"authorization": f"token {OWNER}"})
+    answer = httpx.get(f"{served.url}/api/info", headers={"authorization": f"token {OWNER}"}, timeout=SECONDS)
     assert (answer.json()["user"], answer.json()["role"]) == ("owner", "admin")
 
 
@@ -72,6 +72,7 @@ def test_a_revoked_token_ends_at_once(served: Served) -> None:
 
 
 def test_guessing_tokens_is_slowed_down(served: Served) -> None:
+    stop_clock(served.gate._failures)
     with served.client(None) as client:
         statuses = [client.get("/api/info", headers={"authorization": f"Bearer {n}"}).status_code for n in range(40)]
         assert statuses[:20] == [401] * 20
@@ -93,6 +94,7 @@ def test_the_printed_address_becomes_a_cookie_and_leaves_the_bar(served: Served)
 
 
 def test_who_came_in_before_isnt_locked_out_by_others_at_the_same_address(served: Served) -> None:
+    stop_clock(served.gate._failures)
     with served.client("view") as known, served.client(None) as stranger:
         assert known.get("/api/info").status_code == 200
         for number in range(25):

@@ -7,8 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from labkit import CHROMIUM_FLAGS, Lab, jupyter_lab
-from playwright.sync_api import Browser, sync_playwright
+from labkit import Lab, jupyter_lab
+from playwright.sync_api import Browser
+
+from tests.browsers import be_patient, chromium
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    be_patient(items, Path(__file__).parent)
 
 
 @pytest.fixture(scope="session")
@@ -30,10 +36,8 @@ def _lab(tmp_path_factory: pytest.TempPathFactory, *, extended: bool) -> Iterato
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path="/usr/bin/chromium", headless=True, args=CHROMIUM_FLAGS)
+    with chromium() as found:
         yield found
-        found.close()
 
 
 @pytest.fixture

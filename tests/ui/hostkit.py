@@ -24,6 +24,8 @@ from jupyter_core.paths import jupyter_path
 from labkit import ROOT, TOKEN, Lab
 from playwright.sync_api import Browser, Frame, FrameLocator, Page, Request
 
+from tests.browsers import PATIENCE, new_context
+
 HOSTS = Path(__file__).parent / "hosts"
 PACKAGES = ROOT / "labextension" / "node_modules"
 Name = Literal["vscode", "colab"]
@@ -134,7 +136,7 @@ def opened(browser: Browser, lab: Lab, pages: tuple[str, str], name: Name) -> It
     """A notebook with a fresh kernel of ``lab``; ``pages`` are the addresses of the page and of the frame."""
     kernel = _asked(lab, "POST", "kernels", {"name": "python3"})["id"]
     around, inside = pages
-    page = browser.new_context(viewport={"width": 1000, "height": 1400}).new_page()
+    page = new_context(browser, viewport={"width": 1000, "height": 1400}).new_page()
     host = HostPage(name, page, lab)
     allowed = {urlsplit(address).netloc for address in (*pages, lab.url)}
 
@@ -172,6 +174,6 @@ def _asked(lab: Lab, method: str, path: str, body: object = None) -> Any:
     data = None if body is None else json.dumps(body).encode()
     headers = {"Authorization": f"token {TOKEN}"}
     request = urllib.request.Request(f"{lab.url}/api/{path}", data, headers, method=method)
-    with urllib.request.urlopen(request, timeout=60) as reply:
+    with urllib.request.urlopen(request, timeout=PATIENCE / 1000) as reply:
         text = reply.read()
         return json.loads(text) if text else None

@@ -18,22 +18,14 @@ from typing import Any
 
 from playwright.sync_api import Browser, Frame, Page, expect
 
+from tests.browsers import new_context
 from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "test-token"
 AXE = ROOT / "labextension" / "node_modules" / "axe-core" / "axe.min.js"
-#: A machine under load is slow, not wrong.
-expect.set_options(timeout=60_000)
-CHROMIUM_FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
+#: Seconds that a server may take to start, or to end.
+_SECONDS = 300.0
 _QUIET = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False}}
 
 
@@ -53,7 +45,8 @@ class Lab:
 
 
 def faults(page: Page | Frame, place: str) -> list[str]:
-    """What axe-core finds wrong in a part of a page, each with the places."""
+    """What axe-core finds wrong in a part of a page that has loaded all, each with the places."""
+    expect(page.locator(f"{place} .kt-loading")).to_have_count(0)
     if not page.evaluate("'axe' in window"):
         page.evaluate(f"{AXE.read_text()};0")
     found = page.evaluate("place => axe.run(place, {resultTypes: ['violations']}).then(r => r.violations)", place)
@@ -91,7 +84,7 @@ def jupyter_lab(root: Path, private: Path, environment: dict[str, str], *, exten
             if (page := _open.pop(url, None)) is not None and not page.is_closed():
                 page.context.close()
             process.terminate()
-            process.wait(30)
+            process.wait(_SECONDS)
 
 
 def _built_extension(private: Path) -> Path:
@@ -103,7 +96,7 @@ def _built_extension(private: Path) -> Path:
 
 
 def _until_up(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + _SECONDS
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise RuntimeError(f"JupyterLab ended: {log.read_text()}")
@@ -125,11 +118,14 @@ def lab_page(browser: Browser, lab: Lab) -> Page:
     """The page with JupyterLab, in which all notebooks of a server are opened."""
     if (known := _open.get(lab.url)) is not None and not known.is_closed():
         return known
-    page = _open[lab.url] = browser.new_context(viewport={"width": 1280, "height": 1500}).new_page()
+    page = _open[lab.url] = new_context(browser, viewport={"width": 1280, "height": 1500}).new_page()
     page.goto(f"{lab.url}/lab?token={TOKEN}")
     # Commands that come before the workspace is restored are undone by it.
-    page.wait_for_function("() => window.jupyterapp?.restored.then(() => true)", timeout=120_000)
+    page.wait_for_function("() => window.jupyterapp?.restored.then(() => true)")
     page.wait_for_selector("body[data-jp-theme-name]", state="attached")
+    # JupyterLab says that a kernel died in a dialog over everything, sooner or later.
+    died = page.locator(".jp-Dialog", has_text="appears to have died")
+    page.add_locator_handler(died, lambda: died.locator(".jp-mod-accept").click())
     return page
 
 
@@ -153,7 +149,7 @@ class NotebookPage:
             " [...shell.widgets('main')].forEach(widget => widget.dispose()) }"
         )
         self.command("docmanager:open", {"path": name})
-        self.page.wait_for_function(_READY, arg=name, timeout=120_000)
+        self.page.wait_for_function(_READY, arg=name)
 
     def command(self, name: str, arguments: dict[str, Any] | None = None) -> None:
         """Execute a JupyterLab command and wait for it."""
@@ -182,10 +178,9 @@ class NotebookPage:
         )
 
     def idle(self) -> None:
-        """Wait until the kernel has nothing to do."""
+        """Wait until the kernel has nothing to do, once it has been asked to do it."""
         self.page.wait_for_function(
-            "() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.status === 'idle'",
-            timeout=240_000,
+            "() => window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
         )
 
     def texts(self) -> list[str]:
@@ -264,9 +259,9 @@ class Notebook7Page(NotebookPage):
     """One notebook, open in Notebook 7 of the same server, on a page of its own."""
 
     def __init__(self, browser: Browser, lab: Lab, name: str) -> None:
-        self.page = browser.new_context(viewport={"width": 1280, "height": 1500}).new_page()
+        self.page = new_context(browser, viewport={"width": 1280, "height": 1500}).new_page()
         self.page.goto(f"{lab.url}/notebooks/{name}?token={TOKEN}")
-        self.page.wait_for_function(_READY, arg=name, timeout=120_000)
+        self.page.wait_for_function(_READY, arg=name)
 
     def close(self) -> None:
         """Close the page; the kernel lives on."""

@@ -59,22 +59,30 @@ def write_notebook(path: Path) -> None:
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), path)
 
 
-#: A notebook of this many checkpoints, each of which tells when it begins and then takes its time.
+#: A notebook of this many checkpoints, each of which tells when it begins and then takes its time; the last one as long
+#: as the notebook is held.
 STEPS, PAUSE = 4, 0.4
 STEP = """\
 %%checkpoint step{n}
 note(f"step{n}|{{kitaru_nb.idempotency_key()}}|{{time.time()}}")
 time.sleep({pause})
+while {last} and os.path.exists(f"{{evidence}}.held"):
+    time.sleep(0.02)
 total = {before} + {n}"""
 
 
 def write_steps(path: Path) -> None:
     """The notebook of `STEPS`, never run."""
     sources = ['evidence: str = ""', "import time\nimport kitaru_nb", NOTE]
-    sources += [STEP.format(n=n, pause=PAUSE, before="total" if n else "0") for n in range(STEPS)]
+    sources += [STEP.format(n=n, pause=PAUSE, before="total" if n else "0", last=n == STEPS - 1) for n in range(STEPS)]
     cells = [nbformat.v4.new_code_cell(source) for source in sources]
     cells[0].metadata["tags"] = ["parameters"]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+
+
+def held(evidence: Path) -> Path:
+    """While this file is there, a notebook of `STEPS` that leaves its evidence here doesn't end."""
+    return evidence.with_name(f"{evidence.name}.held")
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,11 @@ from kitaru_nb.core.create import create_execution
 from kitaru_nb.core.runtime import Runtime
 from kitaru_nb.surfaces.http.tokens import Tokens
 from kitaru_nb.surfaces.operations.base import Role
+from tests.browsers import new_context
 from tests.http import flows
 from tests.ports import free_port
 
-SECONDS = 60
+SECONDS = 300
 
 
 class Server:
@@ -90,7 +91,7 @@ def open_page(server: Server, browser: Browser) -> Iterator[Opener]:
     faults: list[str] = []
 
     def open_at(place: str, *, token: str = "a-token-for-tests") -> Page:
-        context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme="light")
+        context = new_context(browser, viewport={"width": 1280, "height": 900}, color_scheme="light")
         contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: faults.append(str(error)))
@@ -104,11 +105,15 @@ def open_page(server: Server, browser: Browser) -> Iterator[Opener]:
     assert faults == []
 
 
-def brightness_of_text(page: Page) -> int:
-    """Of the page's heading, from 0 to 765."""
-    colour = "() => getComputedStyle(document.querySelector('.kt-head h2')).color.match(/\\d+/g).map(Number)"
-    found: list[int] = page.evaluate(colour)
-    return sum(found[:3])
+def expect_scheme(page: Page, dark: bool) -> None:
+    """Wait until the page's heading is light on dark, or dark on light."""
+    page.wait_for_function(
+        """dark => {
+            const colour = getComputedStyle(document.querySelector('.kt-head h2')).color.match(/\\d+/g).map(Number);
+            return (colour[0] + colour[1] + colour[2] > 3 * 128) === dark;
+        }""",
+        arg=dark,
+    )
 
 
 def test_from_the_list_to_an_execution_and_its_answer(server: Server, open_page: Opener, pictures: Path) -> None:
@@ -120,10 +125,10 @@ def test_from_the_list_to_an_execution_and_its_answer(server: Server, open_page:
     row.get_by_role("link", name="brief").click()
     expect(page.get_by_role("treeitem", name=re.compile("^research, "))).to_be_visible()
     expect(page.locator(".kt-head-status")).to_have_text("waiting")
-    assert brightness_of_text(page) < 3 * 128
+    expect_scheme(page, dark=False)
     page.screenshot(path=str(pictures / "dashboard-execution-light.png"))
     page.emulate_media(color_scheme="dark")
-    assert brightness_of_text(page) > 3 * 128
+    expect_scheme(page, dark=True)
     page.screenshot(path=str(pictures / "dashboard-execution-dark.png"))
     page.get_by_role("link", name=re.compile("^Inbox")).click()
     form = page.get_by_role("region", name="Question: approve")

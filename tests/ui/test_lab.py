@@ -7,7 +7,7 @@ from pathlib import Path
 
 import nbformat
 from labkit import Lab, NotebookPage, faults
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Response, expect
 from waiting_notebook import LAST, answers, write
 
 DONE = "final 6.5 knots: True"
@@ -67,6 +67,7 @@ def test_each_state_of_a_checkpoint_is_seen_on_its_cell_with_the_reason(
         page.page.get_by_role("button", name=f"Checkpoint is {state}. Why?").click()
         expect(card).to_contain_text(reason)
         page.page.keyboard.press("Escape")
+        expect(card).to_have_count(0)
     gate.touch()
     page.expect_badges("", "cached", "fresh", "stale", "partial", "failed", "waiting", "fresh")
     page.page.get_by_role("button", name="Checkpoint is stale. Why?").click()
@@ -82,7 +83,15 @@ def test_each_state_of_a_checkpoint_is_seen_on_its_cell_with_the_reason(
 def choose(page: NotebookPage, setting: str) -> None:
     """Change one of the extension's settings, in JupyterLab's own form for them."""
     page.command("settingeditor:open", {"query": "kitaru"})
-    with page.page.expect_response(lambda answer: answer.request.method == "PUT" and "settings/kitaru" in answer.url):
+    done: list[str] = []
+
+    def is_told(answer: Response) -> bool:
+        """JupyterLab saves a setting, reads it again, and then says what has changed."""
+        if "settings/kitaru" in answer.url:
+            done.append(answer.request.method)
+        return "PUT" in done and done[-1] == "GET"
+
+    with page.page.expect_response(is_told):
         page.page.get_by_role("checkbox", name=setting).click()
     page.page.evaluate("() => window.jupyterapp.shell.currentWidget.dispose()")
 
@@ -92,9 +101,10 @@ def test_without_going_on_by_itself_a_notebook_is_resumed_from_the_toolbar_and_p
 ) -> None:
     write(extended_lab, "toolbar")
     page = NotebookPage(browser, extended_lab, "toolbar.ipynb")
-    choose(page, "Badges on cells")
     choose(page, "Go on after an answer")
     page.run_all()
+    page.expect_badges("", "fresh", "fresh", "waiting")
+    choose(page, "Badges on cells")
     page.expect_badges("", "", "", "", "")
     choose(page, "Badges on cells")
     page.expect_badges("", "fresh", "fresh", "waiting")
@@ -132,7 +142,8 @@ def test_after_a_restart_of_the_kernel_an_answer_begins_the_notebook_at_the_top(
     page = NotebookPage(browser, extended_lab, "restarted.ipynb")
     page.run_all()
     page.tool("restart").click()
-    page.page.locator(".jp-Dialog .jp-mod-accept").click()
+    with page.page.expect_response(re.compile("/restart")):
+        page.page.locator(".jp-Dialog .jp-mod-accept").click()
     page.idle()
     inbox = page.open_side_panel("kitaru:inbox")
     inbox.get_by_role("button", name="Publish a mean of 6.5 knots?").click()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
@@ -13,6 +14,8 @@ from kitaru_nb.journal.base import Journal
 from kitaru_nb.surfaces.http.wire import encode
 from kitaru_nb.surfaces.operations.base import Follow, News
 from kitaru_nb.surfaces.operations.system import changes, newest
+
+logger = logging.getLogger("kitaru_nb.server")
 
 #: How often everybody looks, also when the journal told of nothing: what it tells is a hint.
 POLL = 1.0
@@ -106,29 +109,37 @@ async def stream(
     trust: float = TRUST,
 ) -> AsyncIterator[bytes]:
     """The bytes of an event stream, until the client goes, the server ends, or the caller isn't allowed any more:
-    before anything is sent, that is asked again after ``trust`` seconds."""
-    journal = pulse.journal
-    last = await asyncio.to_thread(newest, journal)
-    seq = last if follow.after is None else follow.after
-    yield b"retry: 2000\n\n"
-    if seq > last or (follow.exec_id is None and last - seq > MOST_MISSED):
-        seq = last
-        yield f"id: {seq}\nevent: reset\ndata: {{}}\n\n".encode()
-    said = asked = time.monotonic()
-    while not pulse.closed:
-        beat = pulse.beat
-        news = await asyncio.to_thread(changes, journal, Follow(follow.exec_id, seq, _BATCH))
-        if not news.events and (left := said + ping - time.monotonic()) > 0:
-            await pulse.wait(beat, left)
-            continue
-        if time.monotonic() - asked >= min(trust, ping):
-            if not await asyncio.to_thread(allowed):
-                return
-            asked = time.monotonic()
-        # As one piece: to a client that has gone nothing is written but that.
-        told = (b"id: %d\nevent: change\ndata: %s\n\n" % (change.seq, encode(change)) for change in news.events)
-        yield b"".join(told) or b": ping\n\n"
-        seq, said = news.seq, time.monotonic()
+    before anything is sent, that is asked again after ``trust`` seconds.
+
+    ``reset`` says that what was read before is to be read anew: to who begins without a number, so that nothing is
+    missed between its first reading and the stream, to who comes from another journal, and to who missed too much.
+    """
+    try:
+        journal = pulse.journal
+        last = await asyncio.to_thread(newest, journal)
+        seq = follow.after
+        yield b"retry: 2000\n\n"
+        if seq is None or seq > last or (follow.exec_id is None and last - seq > MOST_MISSED):
+            seq = last
+            yield b"id: %d\nevent: reset\ndata: {}\n\n" % seq
+        said = asked = time.monotonic()
+        while not pulse.closed:
+            beat = pulse.beat
+            news = await asyncio.to_thread(changes, journal, Follow(follow.exec_id, seq, _BATCH))
+            if not news.events and (left := said + ping - time.monotonic()) > 0:
+                await pulse.wait(beat, left)
+                continue
+            if time.monotonic() - asked >= min(trust, ping):
+                if not await asyncio.to_thread(allowed):
+                    return
+                asked = time.monotonic()
+            # As one piece: to a client that has gone nothing is written but that.
+            told = (b"id: %d\nevent: change\ndata: %s\n\n" % (change.seq, encode(change)) for change in news.events)
+            yield b"".join(told) or b": ping\n\n"
+            seq, said = news.seq, time.monotonic()
+    except KitaruBackendError as error:
+        # Nobody can be told in the middle of a stream. Its client comes again; what it then reads tells why.
+        logger.warning("A stream of events ends: %s", error.message)
 
 
 async def poll(pulse: Pulse, follow: Follow) -> News:

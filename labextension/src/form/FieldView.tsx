@@ -3,7 +3,7 @@
 import * as React from 'react';
 import { useUniqueId } from '../hooks';
 import { Text } from '../text';
-import { fieldOf, humanize, initial, labelOf, propertiesOf, resolved, started, type Draft, type Field, type Schema } from './schema';
+import { fieldOf, initial, labelOf, propertiesOf, resolved, started, titleOf, type Draft, type Field, type Schema } from './schema';
 
 export interface FieldProps {
   schema: unknown;
@@ -23,7 +23,7 @@ export function FieldView(props: FieldProps): JSX.Element {
   const id = useUniqueId('field');
   const { draft } = props;
   const optional = !props.required || field.nullable;
-  const label = props.path ? (field.title ?? humanize(props.name)) : (field.title ?? 'Answer');
+  const label = props.path ? titleOf(props.schema, props.name) : (field.title ?? 'Answer');
   const problem = props.problems.get(props.path);
   const described = [field.description ? `${id}-about` : '', problem ? `${id}-problem` : ''].filter(Boolean).join(' ');
 

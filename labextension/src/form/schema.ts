@@ -312,6 +312,12 @@ export function labelOf(value: unknown): string {
   return typeof value === 'string' ? value : (JSON.stringify(value) ?? 'null');
 }
 
+/** What a field of an object, or an entry of a list, is called. The title of a type that it refers to names the type: two
+ *  fields of one type would look the same. */
+export function titleOf(schema: unknown, name: string): string {
+  return (isSchema(schema) ? text(schema.title) : null) ?? humanize(name);
+}
+
 /** A name from code as a label: `due_date` → `Due date`. */
 export function humanize(name: string): string {
   const words = name.replace(/[_-]+/g, ' ').trim();

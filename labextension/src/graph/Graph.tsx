@@ -116,10 +116,11 @@ function useTreeKeys(
   toggle: (id: string, open: boolean) => void
 ): TreeKeys {
   const base = useUniqueId('node');
-  const [moved, setActive] = React.useState<string | null>(null);
+  // Where the keys have moved to, until something else is selected.
+  const [moved, setMoved] = React.useState<{ to: string; from: string | null } | null>(null);
+  const setActive = (to: string): void => setMoved({ to, from: selected });
   const places = React.useMemo(() => new Map(visible.map((b, i) => [b.node.node_id, i])), [visible]);
-  React.useEffect(() => setActive(null), [selected]);
-  const active = [moved, selected].find(id => id !== null && places.has(id)) ?? visible[0]?.node.node_id ?? null;
+  const active = [moved?.from === selected ? moved.to : null, selected].find(id => id !== null && places.has(id)) ?? visible[0]?.node.node_id ?? null;
   const onKeyDown = (event: React.KeyboardEvent): void => {
     if (active === null || event.altKey || event.ctrlKey || event.metaKey) return;
     const at = places.get(active)!;

@@ -14,16 +14,15 @@ export interface WhyActions {
   run(): void;
 }
 
-let shown: Widget | null = null;
+let closeShown = (): void => undefined;
 
 /** Show the card; a click elsewhere or Escape closes it and gives the focus back. */
 export function explain(badge: Badge, anchor: HTMLElement, actions: WhyActions): void {
-  shown?.dispose();
+  closeShown();
   const close = (): void => {
     document.removeEventListener('pointerdown', outside, true);
     document.removeEventListener('keydown', escape, true);
     if (!card.isDisposed) card.dispose();
-    shown = null;
   };
   const outside = (event: Event): void => {
     if (!card.node.contains(event.target as Node)) close();
@@ -47,7 +46,7 @@ export function explain(badge: Badge, anchor: HTMLElement, actions: WhyActions):
   card.node.style.top = `${Math.min(place.bottom + 4, window.innerHeight - 160)}px`;
   card.node.setAttribute('role', 'dialog');
   card.node.setAttribute('aria-label', 'Why this badge');
-  shown = card;
+  closeShown = close;
   Widget.attach(card, document.body);
   document.addEventListener('pointerdown', outside, true);
   document.addEventListener('keydown', escape, true);

@@ -71,9 +71,14 @@ function activate(
     const notebook = notebooks.executionOf(tracker.currentWidget);
     if (notebook !== state.notebook) state.change({ notebook, node: null });
   };
-  tracker.currentChanged.connect(follow);
+  // A notebook becomes the current one before its file is read.
+  const followOnceRead = (): void => {
+    follow();
+    void tracker.currentWidget?.context.ready.then(follow);
+  };
+  tracker.currentChanged.connect(followOnceRead);
   NotebookActions.executed.connect(() => setTimeout(follow, 0));
-  void app.restored.then(() => tracker.currentWidget?.context.ready.then(follow));
+  void app.restored.then(followOnceRead);
 
   addCommands(app, tracker, state, follow);
   for (const command of Object.values(COMMANDS)) palette?.addItem({ command, category: 'kitaru' });

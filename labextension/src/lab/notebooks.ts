@@ -42,7 +42,7 @@ export class Notebooks {
   ) {
     tracker.forEach(panel => this.watch(panel));
     tracker.widgetAdded.connect((_, panel) => this.watch(panel));
-    options.host.live.subscribe(null, changes => this.heard(changes));
+    options.host.live.subscribe(null, (changes, missed) => this.heard(changes, missed));
   }
 
   refresh(): void {
@@ -68,7 +68,8 @@ export class Notebooks {
     });
   }
 
-  private heard(changes: readonly Change[]): void {
+  private heard(changes: readonly Change[], missed: boolean): void {
+    if (missed) this.watched.forEach(watch => watch.lookAtQuestions(true));
     for (const change of changes) {
       if (change.kind !== 'wait.resolved') continue;
       for (const watch of this.watched.values()) watch.answered(change.exec_id, change.key);
@@ -85,6 +86,11 @@ class NotebookWatch {
   private readonly known = new WeakSet<ICodeCellModel>();
   private reads: { key: string; value: Reads } = { key: '', value: NOTHING_READ };
   private newest: string | null = null;
+  /** Questions that its cells show: whether this page has seen each of them open. */
+  private readonly seenOpen = new Map<string, boolean>();
+  /** Answered while cells ran: it goes on when they have ended. */
+  private due: [execId: string, waitId: string][] = [];
+  private goingOn = false;
   private timer: ReturnType<typeof setTimeout> | undefined;
 
   constructor(
@@ -134,16 +140,54 @@ class NotebookWatch {
     if (this.goesOn(execId, waitId)) setTimeout(() => void this.goOn(execId, waitId), ANSWER_MS);
   }
 
+  /**
+   * Ask how the questions stand that the cells show: those that are new here, as the answer may have come before the question was
+   * drawn, or all, where news may have been missed. What was answered before this page was there is nobody's wish to go on now.
+   */
+  lookAtQuestions(all: boolean): void {
+    for (const cell of this.cells()) {
+      const recorded = recordedIn(this.factsOf(cell).outputs);
+      if (recorded?.status !== 'waiting' || recorded.wait === null) continue;
+      const { execution, wait } = recorded;
+      const key = `${execution} ${wait}`;
+      if (this.seenOpen.has(key) && !all) continue;
+      const wanted = this.seenOpen.get(key) || this.ranInLife.has(cell.model);
+      this.seenOpen.set(key, wanted);
+      this.options.host.api.wait(execution, wait).then(
+        found => {
+          if (found.status === 'pending') this.seenOpen.set(key, true);
+          else if (wanted) this.answered(execution, wait);
+        },
+        () => undefined // without the server nobody hears of answers; when it is back, all are looked at
+      );
+    }
+  }
+
   private async goOn(execId: string, waitId: string): Promise<void> {
+    if (this.panel.isDisposed) return;
+    if (this.goingOn || this.facts().some(cell => cell.running)) {
+      this.due.push([execId, waitId]);
+      return;
+    }
+    this.goingOn = true;
+    try {
+      await this.runFrom(execId, waitId);
+    } finally {
+      this.goingOn = false;
+      this.schedule();
+    }
+  }
+
+  private async runFrom(execId: string, waitId: string): Promise<void> {
     const { panel } = this;
-    if (panel.isDisposed) return;
     const { sessionContext } = panel;
-    const waits = (): number => {
-      const facts = this.facts();
-      return facts.some(cell => cell.running) ? -1 : waitingCell(facts, execId, waitId);
-    };
-    if (waits() < 0 || sessionContext.isDisposed || !(await answers(sessionContext)) || panel.isDisposed) return;
-    const at = waits();
+    if (!this.goesOn(execId, waitId) || sessionContext.isDisposed || !(await answers(sessionContext)) || panel.isDisposed) return;
+    const facts = this.facts();
+    if (facts.some(cell => cell.running)) {
+      this.due.push([execId, waitId]);
+      return;
+    }
+    const at = waitingCell(facts, execId, waitId);
     const cell = panel.content.widgets[at];
     if (!cell) return;
     const same = this.ranInLife.get(cell.model as ICodeCellModel) === this.lives;
@@ -214,6 +258,8 @@ class NotebookWatch {
   private draw(): void {
     const shown = this.options.badges();
     const facts = this.facts();
+    this.lookAtQuestions(false);
+    for (const [execId, waitId] of this.due.splice(0)) void this.goOn(execId, waitId);
     this.readGraph(facts);
     const badges = shown ? badgesOf(facts, this.reads.value) : new Map<string, Badge>();
     for (const cell of this.cells()) drawBadge(cell.node, badges.get(cell.model.id) ?? null, (badge, anchor) => this.options.explain(badge, anchor, this.panel));

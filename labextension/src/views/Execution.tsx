@@ -38,7 +38,6 @@ export function ExecutionView(props: ExecutionProps): JSX.Element {
   const execution = useLoaded(`execution ${execId}`, signal => api.execution(execId, signal), execId);
   const graph = useLoaded(`graph ${execId}`, signal => api.graph(execId, signal), execId);
   const side = React.useRef<HTMLDivElement>(null);
-  React.useEffect(() => setReplaying(null), [execId]);
   const found = execution.data;
   if (!found) {
     return execution.error ? <Problem error={execution.error} retry={execution.reload} /> : <Loading what="execution" />;
@@ -56,7 +55,7 @@ export function ExecutionView(props: ExecutionProps): JSX.Element {
       {execution.error ? <Problem error={execution.error} retry={execution.reload} /> : null}
       {found.failure ? <Failure failure={found.failure} /> : null}
       <Waits waits={pending} wanted={selected?.startsWith('wait:') ? selected.slice(5) : null} goneOn={found.status !== 'waiting'} reload={execution.reload} />
-      {replaying !== null ? <Replay execId={execId} from={replaying} onClose={() => setReplaying(null)} /> : null}
+      {replaying !== null ? <Replay key={replaying} execId={execId} from={replaying} onClose={() => setReplaying(null)} /> : null}
       <div className="kt-split">
         <div className="kt-split-main">
           {graph.data ? (

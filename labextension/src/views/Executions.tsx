@@ -24,17 +24,22 @@ export function Executions(props: ExecutionsProps): JSX.Element {
   const { api } = host;
   const [typed, setTyped] = React.useState('');
   const [status, setStatus] = React.useState('');
-  const [cursors, setCursors] = React.useState<string[]>([]);
   const text = useSettled(typed.trim());
-  const cursor = cursors[cursors.length - 1];
-  const filter = { text, status, flow: props.flow, cursor, limit: PAGE };
+  const wanted = { text, status, flow: props.flow };
+  const of = JSON.stringify(wanted);
+  // Where one has paged to holds for what was asked for by then.
+  const [paged, setPaged] = React.useState<{ of: string; cursors: string[] }>({ of, cursors: [] });
+  const cursors = paged.of === of ? paged.cursors : [];
+  const setCursors = (found: string[]): void => setPaged({ of, cursors: found });
+  const filter = { ...wanted, cursor: cursors[cursors.length - 1], limit: PAGE };
   const page = useLoaded(`executions ${JSON.stringify(filter)}`, signal => api.executions(filter, signal), null);
   const stats = useLoaded('stats', signal => api.stats(signal), null);
-  React.useEffect(() => setCursors([]), [text, status, props.flow]);
   const kept = useKept(page.data);
   const shown = page.data ?? kept;
+  // Among very many executions a search takes seconds.
+  const searching = !page.data && !page.error;
   return (
-    <section className={`kt-executions${props.narrow ? ' kt-narrow' : ''}`} aria-label="Executions">
+    <section className={`kt-executions${props.narrow ? ' kt-narrow' : ''}`} aria-label="Executions" aria-busy={searching}>
       <div className="kt-filters">
         <input
           className="kt-input kt-search"
@@ -55,16 +60,16 @@ export function Executions(props: ExecutionsProps): JSX.Element {
         </select>
       </div>
       {page.error ? <Problem error={page.error} retry={page.reload} /> : null}
-      {shown ? <Rows page={shown} {...props} filtered={Boolean(text || status)} /> : page.error ? null : <Loading what="executions" />}
+      {shown && (shown.items.length || !searching) ? <Rows page={shown} {...props} filtered={Boolean(text || status)} /> : page.error ? null : <Loading what="executions" />}
       <nav className="kt-pager" aria-label="Pages of the list">
         {cursors.length ? (
           <button type="button" className="kt-button" onClick={() => setCursors(cursors.slice(0, -1))}>
             Newer
           </button>
         ) : null}
-        <span className="kt-mute">{stats.data ? `${count(stats.data.total)} in all` : ''}</span>
+        <span className="kt-mute">{searching && shown ? 'Searching…' : stats.data ? `${count(stats.data.total)} in all` : ''}</span>
         {shown?.next ? (
-          <button type="button" className="kt-button" onClick={() => setCursors([...cursors, shown.next!])}>
+          <button type="button" className="kt-button" onClick={() => page.data?.next && setCursors([...cursors, page.data.next])}>
             Older
           </button>
         ) : null}

@@ -120,7 +120,7 @@ export function Stacks(): JSX.Element {
       {items.length ? <StackRows items={items} /> : null}
       {items.every(s => s.built_in) ? (
         <p className="kt-empty">
-          No stacks besides <code>local</code> yet.
+          No stacks of your own yet: <code>kitaru stack create NAME</code>
         </p>
       ) : null}
     </>

@@ -14,11 +14,14 @@ export function Replay(props: { execId: string; from: string; onClose(): void })
   const host = useHost();
   const [from, setFrom] = React.useState(props.from);
   const [scope, setScope] = React.useState<'downstream' | 'after'>('downstream');
-  const [plan, setPlan] = React.useState<ReplayPreview | null>(null);
+  const [planned, setPlanned] = React.useState<{ of: string; plan: ReplayPreview } | null>(null);
   const action = useAction();
   const request = { from: from.split(',').map(s => s.trim()).filter(Boolean), scope };
+  // A plan that comes late may be of something else than what is asked for by now.
+  const asked = JSON.stringify(request);
+  const plan = planned?.of === asked ? planned.plan : null;
   const top = React.useRef<HTMLElement>(null);
-  const look = (): void => action.run(async () => setPlan(await host.api.replayPlan(execId, request)));
+  const look = (): void => action.run(async () => setPlanned({ of: asked, plan: await host.api.replayPlan(execId, request) }));
   const start = (): void =>
     action.run(async () => {
       const started = await host.api.replay(execId, request);
@@ -26,12 +29,10 @@ export function Replay(props: { execId: string; from: string; onClose(): void })
       host.open(started.exec_id);
     });
   React.useEffect(() => {
-    setFrom(props.from);
-    setPlan(null);
-    if (props.from) action.run(async () => setPlan(await host.api.replayPlan(execId, { from: [props.from], scope })));
+    if (props.from) look();
     top.current?.scrollIntoView({ block: 'nearest' });
     // What is typed afterwards is planned by the button.
-  }, [props.from, execId]);
+  }, []);
   return (
     <section className="kt-callout kt-replay" aria-label="Replay" ref={top}>
       <form
@@ -43,11 +44,11 @@ export function Replay(props: { execId: string; from: string; onClose(): void })
       >
         <label>
           Replay from{' '}
-          <input className="kt-input" value={from} placeholder="checkpoint, or several with commas" onInput={e => (setFrom((e.target as HTMLInputElement).value), setPlan(null))} />
+          <input className="kt-input" value={from} placeholder="checkpoint, or several with commas" onInput={e => setFrom((e.target as HTMLInputElement).value)} />
         </label>
         <label>
           run again{' '}
-          <select className="kt-input" value={scope} onChange={e => (setScope((e.target as HTMLSelectElement).value as 'downstream'), setPlan(null))}>
+          <select className="kt-input" value={scope} onChange={e => setScope((e.target as HTMLSelectElement).value as 'downstream')}>
             <option value="downstream">it and what depends on it</option>
             <option value="after">it and all that came later</option>
           </select>

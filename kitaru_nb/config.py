@@ -179,7 +179,24 @@ def _parse(name: str, value: Any, where: str) -> Any:
         if not 0 <= number < float("inf") or (name == "lease_seconds" and number == 0):
             raise wrong("a positive number")
         return number
+    if name == "store":
+        check_store(str(value), where)
     return str(value)
+
+
+def check_store(url: str, where: str) -> None:
+    """Raises `KitaruUsageError` for a store that isn't the same place for every process; says what is."""
+    scheme, separator, rest = url.partition("://")
+    better = ""
+    if separator and scheme not in ("file", "memory") and not rest.strip("/"):
+        better = f"{scheme}://bucket/folder"
+    elif not separator and not Path(url).expanduser().is_absolute():  # another folder in every working directory
+        scheme, colon, path = url.partition(":")
+        better = f"{scheme}://{path.lstrip('/')}" if colon and path.startswith("/") else str(Path(url).absolute())
+    if better:
+        raise KitaruUsageError(
+            f"store is {url!r} ({where}); expected an absolute path, or a URL such as s3://bucket/folder.", fix=better
+        )
 
 
 def shown(url: str) -> str:

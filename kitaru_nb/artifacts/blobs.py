@@ -301,7 +301,8 @@ def _move_in(fs: Any, path: str, chunks: Iterable[Buffer]) -> None:
                 file.write(chunk)
         fs.mv(beside, path)
     except BaseException:
-        fs.rm_file(beside)
+        with suppress(OSError):  # it was not begun, or can't be reached: what went wrong is told, not that
+            fs.rm_file(beside)
         raise
 
 

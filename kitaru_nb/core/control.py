@@ -74,7 +74,7 @@ def answer(
     pending = find_wait(runtime, exec_id, wait)
     validate(pending, value)
     _resolve(runtime, pending, {"value": value, "by": by or whoami(), "via": via})
-    return go_on(runtime, exec_id)
+    return _taken_up(runtime, exec_id)
 
 
 def abort(
@@ -83,7 +83,18 @@ def abort(
     """Close a wait without an answer: the flow gets `KitaruStateError` there. Raises as `answer`."""
     pending = find_wait(runtime, exec_id, wait)
     _resolve(runtime, pending, {"aborted": True, "by": by or whoami(), "via": via})
-    return go_on(runtime, exec_id)
+    return _taken_up(runtime, exec_id)
+
+
+def _taken_up(runtime: Runtime, exec_id: str) -> Started:
+    """`go_on` after an answer. An error says that the answer stays: a server, or whoever can, goes on with it."""
+    try:
+        return go_on(runtime, exec_id)
+    except KitaruError as error:
+        error.message = f"The answer is recorded, but no worker could be started for {exec_id}: {error.message}"
+        resume = f"kitaru executions resume {exec_id}"
+        error.fix = resume if error.fix is None else f"{error.fix}  # then: {resume}"
+        raise
 
 
 def _resolve(runtime: Runtime, wait: Wait, body: Mapping[str, Any]) -> None:

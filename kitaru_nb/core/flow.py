@@ -191,7 +191,7 @@ class Flow(Generic[P, R]):
                 f"It takes {self.name}{self.signature}.",
                 fix=f"{self.name}.deploy()",
             ) from error
-        found: Deployment = self._deployed(place).create(self, tags=tags, stack=place, **inputs)
+        found: Deployment = self._deployed(place).create(self, tags=tags, stack=place, inputs=inputs)
         return found
 
     def deployments(self) -> list[Deployment]:

@@ -44,6 +44,7 @@ class Connections:
                 migrations.create(path, durable=durable)
             self._upgrade(migrations.check_header(path))
             self._idle.append(self._connect())
+            self._file = _file_at(path)
         except (sqlite3.Error, OSError) as error:
             raise backend_error(path, error) from error
 
@@ -134,11 +135,18 @@ class Connections:
         connection.close()
 
     def check_open(self) -> None:
-        """Raises `KitaruBackendError` when this handle was closed."""
+        """Raises `KitaruBackendError` when this handle was closed, or the file isn't there any more: what SQLite would
+        then write into the deleted one, nobody could ever read."""
         if self._closed:
             raise KitaruBackendError(
                 f"The journal {self.path} was closed.", fix=f'open_journal("sqlite://{self.path}")'
             )
+        try:
+            there = _file_at(self.path)
+        except OSError as error:
+            raise _moved(self.path, "was deleted or moved away") from error
+        if there != self._file:
+            raise _moved(self.path, "was replaced by another file")
 
     def _upgrade(self, version: int) -> None:
         if version < migrations.SCHEMA_VERSION:
@@ -171,6 +179,19 @@ class Connections:
             connection.execute("pragma fullfsync=1")  # macOS: fsync alone leaves data in the drive's cache
         # An upgrade by a newer version may still be in the write-ahead log, where the header doesn't show it.
         migrations.check_version(self.path, connection.execute("pragma user_version").fetchone()[0])
+
+
+def _file_at(path: Path) -> tuple[int, int]:
+    """Which file is there, whatever it is called. Raises `OSError`."""
+    found = os.stat(path)
+    return found.st_dev, found.st_ino
+
+
+def _moved(path: Path, how: str) -> KitaruBackendError:
+    return KitaruBackendError(
+        f"The journal {path} {how} while it was in use; nothing was written.",
+        fix="put the file back, or start this process again",
+    )
 
 
 def _close_all(connections: set[sqlite3.Connection]) -> None:

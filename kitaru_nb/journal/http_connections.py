@@ -6,6 +6,7 @@ The standard library's client: it is loaded in a few milliseconds, which every c
 from __future__ import annotations
 
 import http.client
+import logging
 import os
 import random
 import ssl
@@ -18,11 +19,15 @@ from urllib.parse import unquote, urlsplit
 from kitaru_nb.config import shown
 from kitaru_nb.errors import KitaruBackendError, KitaruUsageError
 
+logger = logging.getLogger("kitaru_nb.journal")
+
 TOKEN_VARIABLE = "KITARU_JOURNAL_TOKEN"
 #: Servers end connections that were silent for a few seconds; one that is younger than this is trusted.
 _FRESH = 3.0
 #: Longer than a server's journal itself may take.
 _TIMEOUT = 40.0
+#: After so many seconds whoever waits is told why.
+TOLD_AFTER = 1.0
 #: What something between here and the server says while the server is away.
 _AWAY = frozenset({502, 503, 504})
 
@@ -70,7 +75,7 @@ class Server:
             KitaruBackendError: the server wasn't reached for ``patience`` seconds after the first failure.
         """
         began, first_failure, pause = time.monotonic(), None, 0.05
-        more = dict(headers)
+        more, told = dict(headers), False
         while True:
             try:
                 reply = self._send(path, body, more)
@@ -83,6 +88,9 @@ class Server:
             first_failure = first_failure or now
             if self.closed or not _may_pass(failure) or now + pause > first_failure + self._patience:
                 raise self._unreachable(failure) from failure
+            if not told and now >= first_failure + TOLD_AFTER:
+                told = True
+                logger.warning("%s It is tried again for %g s.", self._unreachable(failure).message, self._patience)
             time.sleep(pause * random.uniform(0.5, 1.0))  # all workers of a server that restarts come back at once
             pause = min(pause * 2, 2.0)
             more["X-Kitaru-Again"] = f"{time.monotonic() - began:.3f}"

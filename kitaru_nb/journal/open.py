@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Callable
 from typing import Literal, cast
 
+from kitaru_nb.config import shown
 from kitaru_nb.errors import KitaruFeatureNotAvailableError, KitaruUsageError
 from kitaru_nb.journal.base import Journal
 
@@ -21,6 +22,19 @@ BACKENDS = {
 EXTRAS = {"postgresql": "postgres"}
 
 
+def scheme_of(url: str) -> str:
+    """The scheme of a journal's URL, a key of `BACKENDS`. Raises `KitaruUsageError` for what is no such URL."""
+    scheme, separator, _ = url.partition("://")
+    if separator and scheme in BACKENDS:
+        return scheme
+    known = shown(url)
+    right = f"postgresql{known.removeprefix(scheme)}" if scheme == "postgres" else "sqlite:///absolute/path/journal.db"
+    raise KitaruUsageError(
+        f"{known!r} is no journal URL; expected one that begins with {', '.join(f'{s}://' for s in BACKENDS)}.",
+        fix=f"export KITARU_JOURNAL={right}",
+    )
+
+
 def open_journal(url: str, *, durability: Literal["power", "process"] = "power") -> Journal:
     """Open the journal at ``url``; a SQLite file that doesn't exist is created, with its folder.
 
@@ -34,12 +48,7 @@ def open_journal(url: str, *, durability: Literal["power", "process"] = "power")
         KitaruUsageError: nothing answers to this scheme, or the rest of the URL can't be right.
         KitaruBackendError: the journal can't be opened, isn't one, or was written by a newer version.
     """
-    scheme, separator, _ = url.partition("://")
-    if not separator or scheme not in BACKENDS:
-        raise KitaruUsageError(
-            f"{url!r} is no journal URL; expected one that begins with {', '.join(f'{s}://' for s in BACKENDS)}.",
-            fix="export KITARU_JOURNAL=sqlite:///absolute/path/journal.db",
-        )
+    scheme = scheme_of(url)
     if durability not in ("power", "process"):
         raise KitaruUsageError(f"durability is {durability!r}; expected 'power' or 'process'.")
     module, _, name = BACKENDS[scheme].partition(":")

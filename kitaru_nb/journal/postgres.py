@@ -355,8 +355,9 @@ class PostgresJournal(Journal):
 
     def _migrate(self, connection: Connection, schema: str) -> None:
         connection.execute("select pg_advisory_xact_lock(hashtext('kitaru migrations'))")
+        # This table of the catalogue has them all, also those that this role has no right to.
         there = connection.execute(
-            "select 1 from information_schema.tables where table_schema = %s and table_name = 'version'", (schema,)
+            "select tableowner from pg_catalog.pg_tables where schemaname = %s and tablename = 'version'", (schema,)
         ).fetchone()
         if there is None:
             script = resources.files("kitaru_nb.journal").joinpath("postgres.sql").read_text()
@@ -366,6 +367,7 @@ class PostgresJournal(Journal):
             connection.execute(script)
             self._run(connection, "insert into {s}.version (version) values (%s)", VERSION)
             return
+        (self._server.owner,) = there
         found = self._run(connection, "select version from {s}.version").fetchone()
         if found is not None and found[0] > VERSION:
             raise KitaruBackendError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 import weakref
@@ -14,6 +15,8 @@ import psycopg
 
 from kitaru_nb.config import secrets_in, shown
 from kitaru_nb.errors import KitaruBackendError, KitaruUsageError
+
+logger = logging.getLogger("kitaru_nb.journal")
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
@@ -28,12 +31,20 @@ _TRIED_AGAIN = (
     psycopg.errors.InvalidSqlStatementName,
     psycopg.errors.DuplicatePreparedStatement,
 )
+#: After so many seconds whoever waits is told why.
+TOLD_AFTER = 1.0
 #: The server's clock as Unix seconds.
 CLOCK = "extract(epoch from clock_timestamp())::float8"
 
 
 class Server:
-    """Connections to one server: as many as threads use at once, opened when needed, opened again when they broke."""
+    """Connections to one server: as many as threads use at once, opened when needed, opened again when they broke.
+
+    Attributes:
+        owner: the role that made the journal's tables; empty before anybody has.
+    """
+
+    owner = ""
 
     def __init__(self, url: str, conninfo: str, patience: float, *, durable: bool) -> None:
         self.url = url
@@ -59,8 +70,8 @@ class Server:
             KitaruBackendError: the server can't be reached or can't do it.
             KitaruUsageError: a value that PostgreSQL can't hold.
         """
-        until = time.monotonic() + self._patience
-        pause = 0.05
+        began = time.monotonic()
+        pause, told = 0.05, False
         while True:
             try:
                 with self.connection() as connection:
@@ -68,8 +79,11 @@ class Server:
             except _TRIED_AGAIN as error:
                 if error.sqlstate in _POOLED:
                     self._prepares = False
-                if self._closed or not _may_pass(error) or time.monotonic() + pause > until:
+                if self._closed or not _may_pass(error) or time.monotonic() + pause > began + self._patience:
                     raise self._failed(error) from error
+                if not told and time.monotonic() >= began + TOLD_AFTER:
+                    told = True
+                    logger.warning("%s It is tried again for %g s.", self._failed(error).message, self._patience)
                 time.sleep(pause)
                 pause = min(pause * 2, 2.0)
             except psycopg.DataError as error:
@@ -135,12 +149,13 @@ class Server:
         return connection
 
     def _failed(self, error: psycopg.Error) -> KitaruBackendError:
-        asked = "select 1"
-        if error.sqlstate == "42501":  # may log in, but not make or use the tables
-            parts = urlsplit(self.url)
-            database, user = parts.path.strip("/") or "DATABASE", parts.username or "USER"
-            asked = f"grant create on database {database} to {user}"
-        fix = f"psql '{self.url.partition('?')[0]}' --command '{asked}'"
+        asked, parts = "select 1", urlsplit(self.url)
+        database, user = parts.path.strip("/") or "DATABASE", parts.username or "USER"
+        if error.sqlstate == "42501":  # may log in, but not make the tables, or not use those that another role made
+            asked = f"grant {self.owner or f'create on database {database}'} to {user}"
+        elif f'database "{database}" does not exist' in str(error):
+            asked, parts = f"create database {database}", parts._replace(path="/postgres")
+        fix = f"psql '{parts._replace(query='').geturl()}' --command '{asked}'"
         return KitaruBackendError(f"The journal {self.url} failed: {_first_line(error)}.", fix=fix)
 
 

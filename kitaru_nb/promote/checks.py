@@ -5,16 +5,19 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from kitaru_nb.cells.analysis import analyse
+from kitaru_nb.cells.magics import to_python
+from kitaru_nb.cells.source import read_cell
 from kitaru_nb.errors import KitaruUsageError
 from kitaru_nb.model import Event
 from kitaru_nb.promote.modules import Closure
 from kitaru_nb.promote.program import Program, Step
-from kitaru_nb.promote.secrets import ALLOWED, find_secrets
+from kitaru_nb.promote.secrets import ALLOWED, Secret, find_secrets
 
 _SHELL_MAGICS = frozenset({"sx", "system", "bash", "sh", "script", "cmd", "ruby", "perl", "!"})
 _FOLDER_MAGICS = frozenset({"cd", "pushd", "popd", "dhist"})
@@ -257,11 +260,22 @@ def _secrets_in_cells(program: Program) -> Iterator[Refusal]:
         if step is not None and not step.runs:
             continue  # it doesn't travel
         text_number += step is None
-        for secret in find_secrets(cell.source):
+        for secret in _secrets_in(cell, step):
             where = "" if step is not None else f"text cell {text_number}, "
             message = f"{where}line {secret.line} holds {secret.kind} ({secret.shown})."
             number = None if step is None else step.number
             yield Refusal(number, message, 'read it with os.environ["NAME"], and take the value out of the notebook')
+
+
+def _secrets_in(cell: Any, step: Step | None) -> list[Secret]:
+    """Secrets in a cell as it stands in the file; its lines count as there."""
+    if step is None:
+        return find_secrets(cell.source, python=False)
+    tree: ast.AST | None = step.tree
+    if step.written != step.source:  # lines of the desk don't travel, and count
+        with suppress(KitaruUsageError, SyntaxError):
+            tree = to_python(read_cell(step.written, cell.metadata.get("tags", ())).body).tree
+    return find_secrets(step.written, tree)
 
 
 def refusals_of_files(files: Mapping[str, bytes]) -> list[Refusal]:
@@ -272,7 +286,7 @@ def refusals_of_files(files: Mapping[str, bytes]) -> list[Refusal]:
             text = content.decode()
         except UnicodeDecodeError:
             continue
-        for secret in find_secrets(text):
+        for secret in find_secrets(text, python=path.endswith(".py")):
             message = f"{path}, line {secret.line} holds {secret.kind} ({secret.shown})."
             found.append(Refusal(None, message, 'read it with os.environ["NAME"], and take the value out of the file'))
         if path.endswith(".py"):

@@ -20,10 +20,12 @@ from kitaru_nb.core.handle import FlowHandle
 from kitaru_nb.core.launch import start
 from kitaru_nb.core.runners import checked_stack
 from kitaru_nb.core.runtime import Runtime, whoami
+from kitaru_nb.core.unended import unended
 from kitaru_nb.errors import KitaruConflictError, KitaruNotFoundError, KitaruStateError, KitaruUsageError
 from kitaru_nb.journal.base import Journal
 from kitaru_nb.model import Deployment, DeploymentChange, Execution, ExecutionStatus, utc
 from kitaru_nb.promote.inputs import checked
+from kitaru_nb.promote.revision import file_of, revision_of
 from kitaru_nb.promote.schedule_records import starting
 from kitaru_nb.promote.selectors import check_tag, number_of, selected, tag_names
 from kitaru_nb.promote.snapshot import Snapshot, load_snapshot, save_snapshot
@@ -36,12 +38,6 @@ if TYPE_CHECKING:
 DEFAULT = "default"
 
 _FLOWS = "deployments"
-_IN_USE = (
-    ExecutionStatus.PENDING,
-    ExecutionStatus.RUNNING,
-    ExecutionStatus.WAITING,
-    ExecutionStatus.INTERRUPTED,
-)
 
 
 class Deployments:
@@ -151,7 +147,7 @@ class Deployments:
         rehearse: bool = False,
         by: str | None = None,
         recorded: Runtime | None = None,
-        **inputs: Any,
+        inputs: Mapping[str, Any] | None = None,
     ) -> Deployment:
         """Promote a notebook (its path), or deploy a flow (itself, or ``file.py:flow``), as the next version.
 
@@ -168,7 +164,7 @@ class Deployments:
         stack = checked_stack(self._runtime, stack)
         wanted = tag_names(tags)
         snapshot = build(self._runtime, target, name=name, rehearse=rehearse, defaults=inputs, recorded=recorded)
-        return self.add(snapshot, tags=wanted, stack=stack, by=by, source=_file_of(target))
+        return self.add(snapshot, tags=wanted, stack=stack, by=by, source=file_of(target))
 
     def add(
         self,
@@ -183,9 +179,10 @@ class Deployments:
 
         Args:
             source: the file that it was made from, whose Git commit is noted.
-        """
-        from kitaru_nb.promote.revision import revision_of
 
+        Raises:
+            KitaruConflictError: somebody else moved a tag at this moment; the version is there without it.
+        """
         stack = checked_stack(self._runtime, stack)
         for tag in tags:
             check_tag(tag)
@@ -202,14 +199,26 @@ class Deployments:
             "commit_sha": commit,
             "commit_dirty": dirty,
         }
-        who = by or whoami()
-        flow = manifest.flow
+        flow, who = manifest.flow, by or whoami()
         number = self._append(flow, json.dumps(record), who)
         self._change(_FLOWS, "[]", lambda flows: sorted({*flows, flow}), who)
         self._register(flow, versions=number, by=who)
-        for tag in dict.fromkeys([*tags, *([DEFAULT] if number == 1 else [])]):
-            self.tag(flow, number, tag, by=who)
+        self._tag_new(flow, number, tags, who)
         return self.get(flow, version=number)
+
+    def _tag_new(self, flow: str, number: int, tags: Sequence[str], by: str) -> None:
+        """Put all tags on a new version. Raises `KitaruConflictError` for one that somebody else moved, in the end."""
+        lost: KitaruConflictError | None = None
+        for tag in dict.fromkeys([*([DEFAULT] if number == 1 else []), *tags]):
+            try:
+                self.tag(flow, number, tag, by=by)
+            except KitaruConflictError as conflict:
+                if tag in tags:  # that it is the first one's by itself holds no longer
+                    conflict.message = f"{flow}@v{number} is deployed, but without its tag. {conflict.message}"
+                    conflict.fix = f"kitaru deployments tag {flow} {number} {tag}"
+                    lost = conflict
+        if lost is not None:
+            raise lost
 
     def _append(self, flow: str, record: str, by: str) -> int:
         """Take the next free number; one that somebody takes at this moment isn't free."""
@@ -256,29 +265,33 @@ class Deployments:
         """Move a tag back to the version that it was on before (or to ``to``).
 
         Raises:
-            KitaruStateError: it was on no other version, or that one was deleted.
+            KitaruStateError: it is on the first version that it was on, or the one before was deleted.
         """
         current = self.get(flow, tag=tag).version
-        target = number_of(to) if to is not None else self._before(flow, tag, current)
-        if target is None or self._version(flow, target, {}) is None:
-            what = "was on no other version before" if target is None else f"was on v{target}, which was deleted"
+        target = number_of(to) if to is not None else self._before(flow, tag)
+        if self._version(flow, target, {}) is None:
             raise KitaruStateError(
-                f"Tag {tag!r} of flow {flow!r} can't be rolled back: it {what}.",
+                f"Tag {tag!r} of flow {flow!r} can't be rolled back to v{target}, which was deleted.",
                 fix=f"kitaru deployments tag {flow} VERSION {tag}",
             )
         return self._route(flow, tag, current, target, by or whoami())
 
-    def _before(self, flow: str, tag: str, current: int) -> int | None:
-        """The version before ``current``: rolling back twice goes two moves back, not to and fro."""
+    def _before(self, flow: str, tag: str) -> int:
+        """Where a tag was before: rolling back twice goes two moves back, not to and fro. Raises `KitaruStateError`."""
+        moves = [int(v) for _, v, _ in self._journal.reference_history(_tag_name(flow, tag)) if v is not None]
         path: builtins.list[int] = []
-        for _, value, _ in self._journal.reference_history(_tag_name(flow, tag)):
-            if value is None:
-                continue
-            number = int(value)
-            if number in path:
+        for number in moves:
+            if number in path:  # back on it: what came in between is undone
                 del path[path.index(number) :]
             path.append(number)
-        return path[-2] if len(path) > 1 and path[-1] == current else None
+        if len(path) > 1:
+            return path[-2]
+        others = [number for number in reversed(moves) if number != path[-1]]
+        since = f"is back on v{path[-1]}, the first that it was on" if others else "was on no other version"
+        again = f"rollback {flow} --tag {tag} --to v{others[0]}" if others else f"tag {flow} VERSION {tag}"
+        raise KitaruStateError(
+            f"Tag {tag!r} of flow {flow!r} can't be rolled back: it {since}.", fix=f"kitaru deployments {again}"
+        )
 
     def delete(self, flow: str, version: int | str, *, by: str | None = None) -> None:
         """Delete a version: it can't be invoked any more. Its number is never used again.
@@ -311,14 +324,10 @@ class Deployments:
             self.delete(flow, version, by=by)
 
     def _used_by(self, deployment: Deployment) -> str | None:
-        for status in _IN_USE:
-            before: str | None = None
-            while rows := self._journal.executions(flow=deployment.flow, status=status, before=before, limit=500):
-                for row in rows:
-                    if row.deployment == deployment.deployment_id:
-                        return row.exec_id
-                before = rows[-1].exec_id
-        return None
+        mine = deployment.deployment_id
+        return next(
+            (row.exec_id for row in unended(self._journal, flow=deployment.flow) if row.deployment == mine), None
+        )
 
     # starting
 
@@ -473,15 +482,6 @@ def _key_of_caller(flow: str, version: object, tag: str | None, inputs: Mapping[
     given = [Input("flow", flow, f"{flow} {version} {tag}"), Input("inputs", inputs, repr(sorted(inputs.items())))]
     call_id, _ = frame.run.engine.identify(frame, "invoke", given)
     return f"{frame.run.exec_id}:{call_id}"
-
-
-def _file_of(target: str | Path | Flow[..., Any]) -> Path:
-    """The file that a target is in; for one that is none, a path that doesn't exist."""
-    if isinstance(target, Path):
-        return target
-    if isinstance(target, str):
-        return Path(target.rpartition(":")[0] or target)
-    return Path(target.func.__code__.co_filename)
 
 
 def _flow_ref(flow: str) -> str:

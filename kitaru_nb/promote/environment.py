@@ -375,14 +375,15 @@ def _minor(python: str) -> str:
 
 
 def build_environment(lock: str, wheels: Mapping[str, bytes], python: str) -> Path:
-    """The Python of an environment with exactly what is locked: built once, then found again.
+    """The Python of an environment with exactly what is locked: built once, then found again, for as long as the
+    Python that it was built with is installed.
 
     Raises:
         KitaruBackendError: it can't be built; says why.
     """
     place = cache_folder() / "environments" / environment_key(lock, python)[:32]
     found = _python_in(place)
-    if (place / "complete").exists():
+    if found.exists():  # it is a link
         return found
     temporary = place.with_name(f"{place.name}.{uuid.uuid4().hex[:8]}")
     try:
@@ -395,10 +396,11 @@ def build_environment(lock: str, wheels: Mapping[str, bytes], python: str) -> Pa
         _build(["venv", "--quiet", "--relocatable", "--allow-existing", "--python", _python(python), "."], temporary)
         install = ["pip", "install", "--quiet", "--require-hashes", "--no-deps"]
         _build([*install, "--python", str(_python_in(temporary)), "-r", "requirements.lock"], temporary)
-        (temporary / "complete").touch()
+        if place.exists() and not found.exists():
+            place.replace(place.with_name(f"{place.name}.{uuid.uuid4().hex[:8]}"))  # swept up a day later
         temporary.replace(place)
     except OSError as error:
-        if not (place / "complete").exists():  # another worker was faster: its environment is the same
+        if not found.exists():  # another worker was faster: its environment is the same
             raise KitaruBackendError(
                 f"The environment can't be built in {place}: {error.strerror or error}.",
                 fix="KITARU_CACHE=/a/writable/folder",

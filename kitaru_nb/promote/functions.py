@@ -16,6 +16,7 @@ from kitaru_nb.cells.analysis import analyse
 from kitaru_nb.cells.graph import CellGraph
 from kitaru_nb.cells.notebook import read_notebook
 from kitaru_nb.cells.source import Cell
+from kitaru_nb.core.answers import example
 from kitaru_nb.core.flow import Flow
 from kitaru_nb.core.reference import load_object
 from kitaru_nb.core.runtime import Runtime
@@ -23,7 +24,7 @@ from kitaru_nb.errors import KitaruNotFoundError, KitaruUsageError
 from kitaru_nb.model import Event
 from kitaru_nb.promote.checks import Refusal, refusals_of_files, refusals_of_imports, refuse_if
 from kitaru_nb.promote.environment import lock_environment, runtime_for
-from kitaru_nb.promote.inputs import hints_of
+from kitaru_nb.promote.inputs import check_value, hints_of
 from kitaru_nb.promote.modules import Closure, Import, closure_of, imports_of
 from kitaru_nb.promote.notebooks import describe, flow_name, package
 from kitaru_nb.promote.program import Program, Step, object_schema, read_program, waits_of
@@ -118,6 +119,10 @@ def input_schema(flow: Flow[..., Any], defaults: Mapping[str, Any]) -> dict[str,
         properties[name] = _schema(flow, name, hints.get(name, Any))
         if name in defaults or parameter.default is not inspect.Parameter.empty:
             given = defaults.get(name, parameter.default)
+            if name in defaults:
+                given = as_json(name, given)
+                fix = f"{flow.name}.deploy({name}=...)  # in a shell: --input {name}={example(properties[name])}"
+                check_value(f"Input {name!r} of flow {flow.name!r}", name, given, properties[name], fix)
             if name in defaults or _is_json(given):
                 properties[name] = {**properties[name], "default": as_json(name, given)}
         else:

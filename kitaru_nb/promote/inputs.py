@@ -27,7 +27,6 @@ def checked(deployment: Deployment, given: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         KitaruUsageError: an input is unknown, missing, or doesn't fit; says what is expected.
     """
-    import fastjsonschema
     from pydantic_core import PydanticSerializationError, to_jsonable_python
 
     schema = dict(deployment.parameters)
@@ -52,16 +51,22 @@ def checked(deployment: Deployment, given: Mapping[str, Any]) -> dict[str, Any]:
             )
     for name, value in values.items():
         own = {**known.get(name, {}), "$defs": schema.get("$defs", {})}
-        try:
-            fastjsonschema.compile(own)(value)
-        except fastjsonschema.JsonSchemaValueException as error:
-            shown = json.dumps(value, ensure_ascii=False)[:80]
-            raise KitaruUsageError(
-                f"Input {name!r} of {deployment.deployment_id} is {shown}; expected {describe_schema(known[name])} "
-                f"({error.message.replace('data', name, 1)}).",
-                fix=_line(deployment),
-            ) from error
+        check_value(f"Input {name!r} of {deployment.deployment_id}", name, value, own, _line(deployment))
     return values
+
+
+def check_value(what: str, name: str, value: Any, schema: Mapping[str, Any], fix: str) -> None:
+    """Raises `KitaruUsageError` for a JSON value that doesn't fit; ``what`` it is, for the message."""
+    import fastjsonschema
+
+    try:
+        fastjsonschema.compile(dict(schema))(value)
+    except fastjsonschema.JsonSchemaValueException as error:
+        shown = json.dumps(value, ensure_ascii=False)[:80]
+        raise KitaruUsageError(
+            f"{what} is {shown}; expected {describe_schema(schema)} ({error.message.replace('data', name, 1)}).",
+            fix=fix,
+        ) from error
 
 
 def _line(deployment: Deployment) -> str:

@@ -19,17 +19,24 @@ from kitaru_nb.errors import KitaruUsageError
 #: A local package larger than this holds data, which belongs into a bucket.
 MAX_PACKAGE_BYTES = 20 << 20
 
+_INSTALLED = ""
 _SITE = ("site-packages", "dist-packages")
 _STDLIB = tuple(Path(sysconfig.get_paths()[name]).resolve() for name in ("stdlib", "platstdlib"))
 
 
 @dataclass(frozen=True, slots=True)
 class Import:
-    """One module that code imports. ``optional``: the code goes on without it (``except ImportError``)."""
+    """One module that code imports.
+
+    Attributes:
+        optional: the code goes on without it (``except ImportError``).
+        names: what it takes from there; each may be a module of its own.
+    """
 
     module: str
     line: int
     optional: bool = False
+    names: tuple[str, ...] = ()
 
     @property
     def top(self) -> str:
@@ -64,7 +71,7 @@ def _imports(node: ast.AST, package: str, *, optional: bool) -> Iterator[Import]
         elif isinstance(child, ast.ImportFrom):
             base = _absolute(child, package)
             if base:
-                yield Import(base, child.lineno, optional)
+                yield Import(base, child.lineno, optional, tuple(alias.name for alias in child.names))
         elif isinstance(child, ast.Try) and any(_catches_import_error(h) for h in child.handlers):
             for part in child.body:
                 yield from _imports(ast.Module([part], []), package, optional=True)
@@ -104,19 +111,18 @@ def closure_of(imports: Iterable[Import], folder: Path) -> Closure:
         wanted, file = todo.pop(0)
         if wanted.top in seen or wanted.top in sys.stdlib_module_names:
             continue
-        owner = owners.of(wanted.top)
+        owner = owners.of(wanted)
         if owner is None:
             if not wanted.optional:
                 found.missing.append((wanted, file))
-            continue
-        seen.add(wanted.top)
-        if isinstance(owner, str):
-            found.distributions.add(owner)
-            continue
-        for path, content in _local_files(owner).items():
-            found.files[path] = content
-            if path.endswith(".py"):
-                todo += [(i, path) for i in _imports_of_file(path, content)]
+        elif isinstance(owner, Path):
+            seen.add(wanted.top)
+            for path, content in _local_files(owner).items():
+                found.files[path] = content
+                if path.endswith(".py"):
+                    todo += [(i, path) for i in _imports_of_file(path, content)]
+        else:
+            found.distributions |= owner
     return found
 
 
@@ -158,39 +164,80 @@ def _local_files(module: Path) -> dict[str, bytes]:
 
 
 class _Owners:
-    """Who a top-level module belongs to: a distribution (its name), or the user (its path)."""
+    """Who a module belongs to: distributions (their names), or the user (its top-level module's path)."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.resolve()
         self._distributions: Mapping[str, list[str]] | None = None
         self._editable: list[tuple[str, Path]] | None = None
+        self._tops: dict[str, str | Path | None] = {}
+        self._modules: dict[str, frozenset[str]] = {}
 
-    def of(self, top: str) -> str | Path | None:
-        beside = _located(PathFinder.find_spec(top, [str(self.folder)]))
-        if beside is not None and self._editable_owner(beside) is None:
+    def of(self, wanted: Import) -> frozenset[str] | Path | None:
+        if wanted.top not in self._tops:
+            self._tops[wanted.top] = self._of_top(wanted.top)
+        owner = self._tops[wanted.top]
+        if owner is None or isinstance(owner, Path):
+            return owner
+        return self._sharing(wanted) if owner == _INSTALLED else frozenset({owner})
+
+    def _of_top(self, top: str) -> str | Path | None:
+        """`_INSTALLED`, a distribution that is installed in place, or the path of a local module."""
+        spec = PathFinder.find_spec(top, [str(self.folder)])
+        beside = _located(spec)
+        # A folder without __init__.py is a package only where nothing else is, for Python too.
+        if beside is not None and spec is not None and spec.origin is not None and self._editable_owner(beside) is None:
             return beside
         try:
             found = _located(importlib.util.find_spec(top))
         except (ImportError, ValueError, AttributeError):
             found = None
-        if found is None:
-            return self._installed(top)
-        if any(found.is_relative_to(root) for root in _STDLIB) and not any(p in _SITE for p in found.parts):
+        if found is None or any(part in _SITE for part in found.parts):
+            return _INSTALLED if self._installed(top) else beside
+        if any(found.is_relative_to(root) for root in _STDLIB):
             return None
-        if any(part in _SITE for part in found.parts):
-            return self._installed(top)
         return self._editable_owner(found) or found
 
-    def _installed(self, top: str) -> str | None:
+    def _installed(self, top: str) -> list[str]:
         if self._distributions is None:
             self._distributions = importlib.metadata.packages_distributions()
-        names = self._distributions.get(top)
-        return names[0] if names else None
+        return self._distributions.get(top, [])
+
+    def _sharing(self, wanted: Import) -> frozenset[str]:
+        """The distributions that a module is of. Several may share a top-level one, as those of ``google`` do: then
+        those that have what is imported itself, or else something below it."""
+        candidates = frozenset(self._installed(wanted.top))
+        if len(candidates) == 1:
+            return candidates
+        found: set[str] = set()
+        for name in wanted.names or ("",):
+            path = f"{wanted.module}.{name}".rstrip(".")
+            while not (owners := self._having(path, candidates)):
+                path = path.rpartition(".")[0]
+            found |= owners
+        return frozenset(found)
+
+    def _having(self, module: str, candidates: frozenset[str]) -> set[str]:
+        for name in candidates - self._modules.keys():
+            self._modules[name] = frozenset(_modules_of(importlib.metadata.distribution(name)))
+        exactly = {name for name in candidates if module in self._modules[name]}
+        inside = f"{module}."
+        return exactly or {
+            n for n in candidates if "." not in module or any(m.startswith(inside) for m in self._modules[n])
+        }
 
     def _editable_owner(self, found: Path) -> str | None:
         if self._editable is None:
             self._editable = list(_editable_roots())
         return next((name for name, root in self._editable if found.parent == root), None)
+
+
+def _modules_of(distribution: importlib.metadata.Distribution) -> Iterator[str]:
+    """The modules of an installed distribution, by dotted name; namespaces are none."""
+    for path in distribution.files or ():
+        if path.suffix in (".py", ".so", ".pyd"):
+            name = path.name.partition(".")[0]
+            yield ".".join([*path.parts[:-1], *([] if name == "__init__" else [name])])
 
 
 def _located(spec: object) -> Path | None:

@@ -1,10 +1,23 @@
-"""The Git commit that a file belongs to."""
+"""The file that something is promoted from, and the Git commit that it belongs to."""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kitaru_nb.core.flow import Flow
+
+
+def file_of(target: str | Path | Flow[..., Any]) -> Path:
+    """The file that a target is in; for one that is none, a path that doesn't exist."""
+    if isinstance(target, Path):
+        return target
+    if isinstance(target, str):
+        return Path(target.rpartition(":")[0] or target)
+    return Path(target.func.__code__.co_filename)
 
 
 def revision_of(path: Path) -> tuple[str | None, bool]:

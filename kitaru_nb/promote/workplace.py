@@ -49,7 +49,7 @@ def enter(runtime: Runtime, created: Event) -> None:
         return
     snapshot = _snapshot_of(runtime, created)
     folder = _unpacked(runtime, created.exec_id, snapshot)
-    _check_secrets(snapshot)
+    _check_secrets(snapshot, created.exec_id)
     os.chdir(folder)
     lock, wheels = _locked(snapshot)
     key = environment_key(lock, snapshot.manifest.python)
@@ -81,14 +81,14 @@ def _locked(snapshot: Snapshot) -> tuple[str, dict[str, bytes]]:
     return snapshot.files[LOCK].decode(), wheels
 
 
-def _check_secrets(snapshot: Snapshot) -> None:
+def _check_secrets(snapshot: Snapshot, exec_id: str) -> None:
     manifest = snapshot.manifest
     missing = [name for name, needed in manifest.environment.items() if needed and name not in os.environ]
     if missing:
         raise KitaruUsageError(
             f"Flow {manifest.flow!r} reads {', '.join(missing)} from its environment, and this worker has no such "
             "variable.",
-            fix=f"export {missing[0]}=...  # where workers are started, then: kitaru executions retry",
+            fix=f"export {missing[0]}=...  # where workers are started, then: kitaru executions retry {exec_id}",
         )
 
 

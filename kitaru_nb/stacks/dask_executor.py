@@ -7,6 +7,7 @@ lost ends with `KitaruWorkerLostError`, which the execution records and its own 
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import os
 import subprocess
@@ -147,11 +148,13 @@ class DaskExecutor:
 
     def _stop(self, client: Any, key: str) -> None:
         """Interrupt a task on its worker, together with others that are cancelled at this moment."""
-        self._stopping.append(key)
-        if len(self._stopping) == 1:
-            client.loop.call_later(0.05, client.loop.add_callback, self._stop_all, client)
+        client.loop.add_callback(self._stop_soon, client, key)  # nothing else of a loop is for other threads
 
-    async def _stop_all(self, client: Any) -> None:
+    async def _stop_soon(self, client: Any, key: str) -> None:
+        self._stopping.append(key)
+        if len(self._stopping) > 1:
+            return  # the first of them asks for all
+        await asyncio.sleep(0.05)
         keys, self._stopping = self._stopping, []
         await client.run(interrupt, keys, on_error="ignore")
 

@@ -25,10 +25,13 @@ from typing import Any, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from kitaru_nb.config import CONFIG_FILE, Settings, load_settings, secrets_in
+from kitaru_nb.config import CONFIG_FILE, Settings, check_store, load_settings, secrets_in
 from kitaru_nb.core.executors import parse_executor
 from kitaru_nb.core.runners import BUILT_IN, Runner, unknown_stack
-from kitaru_nb.errors import KitaruFeatureNotAvailableError, KitaruStateError, KitaruUsageError
+from kitaru_nb.core.runtime import runtime_of
+from kitaru_nb.core.unended import unended
+from kitaru_nb.errors import KitaruError, KitaruFeatureNotAvailableError, KitaruStateError, KitaruUsageError
+from kitaru_nb.journal.open import scheme_of
 
 #: Kind of runner → ("module:Class", the extra that it needs). The class takes the definition.
 RUNNERS = {
@@ -192,6 +195,10 @@ def parse_stack(name: str, fields: Any, where: str) -> Stack:
             f"runner is {stack.runner!r} ({where}); expected one of {', '.join(RUNNERS)}.",
             fix=f"kitaru stack create {name} kubernetes",
         )
+    if stack.journal is not None and not stack.journal.startswith("${"):
+        scheme_of(stack.journal)
+    if stack.store is not None and not stack.store.startswith("${"):
+        check_store(stack.store, where)
     for text, what in ((stack.journal, "journal"), (stack.store, "store")):
         if text is not None and secrets_in(_VARIABLE.sub("", text)):
             raise KitaruUsageError(
@@ -213,22 +220,41 @@ def save_stack(stack: Stack, home: Path | None = None) -> Path:
     return path
 
 
-def delete_stack(name: str, home: Path | None = None) -> None:
+def delete_stack(name: str, *, force: bool = False) -> None:
     """Remove a stack's file. Executions that are on it keep their history.
+
+    Args:
+        force: also while executions are on it that have not ended, which nobody could go on with. Its journal isn't
+            asked.
 
     Raises:
         KitaruUsageError: it is built in.
-        KitaruStateError: it is in use; whatever names no stack would find none.
+        KitaruStateError: it is in use, by what names no stack or by an execution; or its journal can't be asked.
         KitaruFeatureNotAvailableError: there is no such stack.
     """
     if name in BUILT_IN:
         raise KitaruUsageError(f"The stack {name!r} is built in; it can't be deleted.", fix="kitaru stack list")
-    find_stack(name, home)
+    find_stack(name)
     settings = load_settings()
     if name == settings.stack:
         fix = "unset KITARU_STACK" if "KITARU_STACK" in os.environ else "kitaru stack use local"
         raise KitaruStateError(f"The stack {name!r} is in use; it can't be deleted.", fix=fix)
-    ((home or settings.home) / FOLDER / f"{name}.yaml").unlink()
+    if not force and (found := _used_by(name)) is not None:
+        forced = f"kitaru stack delete {name} --force"
+        raise KitaruStateError(f"The stack {name!r} can't be deleted: {found[0]}", fix=f"{found[1]}  # or: {forced}")
+    (settings.home / FOLDER / f"{name}.yaml").unlink()
+
+
+def _used_by(name: str) -> tuple[str, str] | None:
+    """(why it is in use, or can't be known not to be; the line to type), or None."""
+    try:
+        found = next((row for row in unended(runtime_of(name).journal) if row.stack == name), None)
+    except KitaruError as error:
+        return f"whether executions are on it can't be asked. {error.message}", error.fix or "kitaru stack list"
+    if found is None:
+        return None
+    cancel = f"KITARU_STACK={name} kitaru executions cancel {found.exec_id}"
+    return f"execution {found.exec_id} is on it, and has not ended.", cancel
 
 
 def use_stack(name: str, home: Path | None = None) -> Path:

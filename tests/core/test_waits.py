@@ -30,6 +30,8 @@ from kitaru_nb import (
 )
 from kitaru_nb.core import control, parking
 from kitaru_nb.core import handle as handles
+from kitaru_nb.core.engine import WaitRequest
+from kitaru_nb.core.parking import Parking
 from kitaru_nb.model import Event
 
 
@@ -92,7 +94,7 @@ def test_waiting_for_a_handle_says_once_what_is_asked_and_how_to_answer(
 ) -> None:
     handle = bench.run(brief, "agents")
     answerer = threading.Thread(target=lambda: bench.asked(handle) and bench.answer(handle, False))
-    bench.asked(handle)
+    until(lambda: (run := handle.local and handle.local.run) and run.parking.parked)
     with pytest.raises(TimeoutError):
         handle.wait(0.2)
     answerer.start()
@@ -106,14 +108,21 @@ def test_waiting_for_a_handle_says_once_what_is_asked_and_how_to_answer(
 def test_a_question_that_was_just_answered_is_not_asked_again(
     bench: Bench, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Its worker doesn't look by itself, and nobody tells it.
-    monkeypatch.setattr(parking, "LOOK", SECONDS)
+    # Its worker looks twice, and then no more by itself, and nobody tells it.
+    monkeypatch.setattr(parking, "LOOK", 10 * SECONDS)
     monkeypatch.setattr(type(bench.runtime.journal), "watch", lambda *_, **__: int)
+    look, looked = Parking._look_for_answer, []
+
+    def looks(self: Parking, wait: WaitRequest) -> Any:
+        found = look(self, wait)
+        looked.append(found)
+        return found
+
+    monkeypatch.setattr(Parking, "_look_for_answer", looks)
     handle = bench.run(brief, "agents")
-    bench.asked(handle)
+    until(lambda: len(looked) == 2)
     run = handle.local and handle.local.run
     assert run is not None
-    until(lambda: run.parking.parked)
     bench.answer(handle, False)
     with pytest.raises(TimeoutError):
         handle.wait(0.3)

@@ -7,12 +7,14 @@ import importlib.util
 import platform
 import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from core.bench import Bench
+from core.bench import SECONDS, Bench
+from tornado.ioloop import IOLoop
 
 import kitaru_nb
 from kitaru_nb import Retry, checkpoint, flow
@@ -94,20 +96,20 @@ def test_a_scheduler_that_does_not_answer_is_named_and_the_execution_can_go_on_l
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kitaru_nb.stacks.dask_executor.CONNECT", 0.3)
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        port = closed.getsockname()[1]
-    bench = Bench(tmp_path, executor=f"dask://127.0.0.1:{port}")
-    with pytest.raises(KitaruBackendError, match=f"tcp://127.0.0.1:{port} doesn't answer") as caught:
-        executor_at(parse_executor(bench.runtime.settings.executor)).check(bench.runtime.settings)
-    assert caught.value.fix is not None
+    with socket.socket() as taken:  # nobody listens there, and nobody else can
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        bench = Bench(tmp_path, executor=f"dask://127.0.0.1:{port}")
+        with pytest.raises(KitaruBackendError, match=f"tcp://127.0.0.1:{port} doesn't answer") as caught:
+            executor_at(parse_executor(bench.runtime.settings.executor)).check(bench.runtime.settings)
+        assert caught.value.fix is not None
 
-    @checkpoint
-    def never() -> None:
-        raise AssertionError("never run")
+        @checkpoint
+        def never() -> None:
+            raise AssertionError("never run")
 
-    exec_id = bench.create(flow(lambda: never.submit().result()))
-    outcome = bench.advance(exec_id, flow(lambda: never.submit().result()))
+        exec_id = bench.create(flow(lambda: never.submit().result()))
+        outcome = bench.advance(exec_id, flow(lambda: never.submit().result()))
     assert isinstance(outcome.error, KitaruBackendError)
     assert bench.get(exec_id).status == "failed"
 
@@ -138,6 +140,35 @@ def test_an_attempt_begins_once_until_its_client_forgets_it() -> None:
     assert begin("a", "w3") == "w1"
     plugin.transition("a", "released", "forgotten")
     assert begin("a", "w3") == ""
+
+
+def test_tasks_that_are_cancelled_by_many_threads_at_once_are_all_interrupted() -> None:
+    loop, interrupted, all_of_them = IOLoop(make_current=False), [], threading.Event()
+
+    async def run(function: Any, keys: list[str], on_error: str) -> None:
+        interrupted.extend(keys)
+        if len(interrupted) == 8:
+            all_of_them.set()
+
+    executor = executor_at(parse_executor("dask://nowhere:1"))
+    start = threading.Barrier(8)
+
+    def cancel(key: str) -> None:
+        start.wait(SECONDS)
+        executor._stop(SimpleNamespace(loop=loop, run=run), key)
+
+    cluster = threading.Thread(target=loop.start)
+    cluster.start()
+    keys = [f"task-{number}" for number in range(8)]
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(cancel, keys))
+        assert all_of_them.wait(SECONDS)
+    finally:
+        loop.add_callback(loop.stop)
+        cluster.join()
+        loop.close(all_fds=True)
+    assert sorted(interrupted) == keys
 
 
 def test_a_lost_worker_is_no_failure_of_the_checkpoint_but_has_an_end() -> None:
@@ -175,10 +206,10 @@ def test_checkpoints_inside_a_map_may_be_new_to_several_threads_at_once(tmp_path
 
     @checkpoint
     def outside(number: int) -> int:
-        start.wait(20)
+        start.wait(SECONDS)
         return inside(number)
 
-    assert bench.run(flow(lambda: outside.map(range(4)).results())).wait(30) == [0, 1, 2, 3]
+    assert bench.run(flow(lambda: outside.map(range(4)).results())).wait(SECONDS) == [0, 1, 2, 3]
 
 
 def test_the_executor_of_an_execution_is_that_of_its_start_of_its_flow_or_of_the_settings(tmp_path: Path) -> None:

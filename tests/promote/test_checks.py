@@ -220,6 +220,23 @@ def test_secrets_in_text_cells_are_found_and_those_in_skipped_cells_do_not_trave
     assert key not in str(refused.value)
 
 
+def test_secrets_are_found_in_cells_that_are_not_plain_python(desk: Desk, tiny_lock: Any) -> None:
+    literal = "password = 'a8f3b2c9d1e7'"
+    desk.file("settings.yaml", "user: ana\npassword: a8f3b2c9d1e7\n")
+    cells = [
+        f"%%checkpoint connect\n{literal}",
+        f"%kitaru status\nanswer = %wait approve\n{literal}",
+        "%env DB_PASSWORD=a8f3b2c9d1e7",
+        "settings = open('settings.yaml').read()",
+    ]
+    assert desk.refusals(*cells) == [
+        (None, "settings.yaml, line 2 holds a literal password (a8f3…)."),
+        (1, "line 2 holds a literal password (a8f3…)."),
+        (2, "line 3 holds a literal password (a8f3…)."),
+        (3, "line 1 holds a literal DB_PASSWORD (a8f3…)."),
+    ]
+
+
 def test_a_failed_promotion_leaves_nothing(desk: Desk, tiny_lock: Any) -> None:
     tiny_lock()
     with pytest.raises(Refused):

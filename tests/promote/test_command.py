@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from kitaru_nb.promote.functions import find_flow
 from kitaru_nb.surfaces.cli import app
 from tests.promote.conftest import Desk, code
 
@@ -125,6 +126,9 @@ def test_invoke_follows_the_execution_and_its_code_says_how_it_ended(
     assert failed.code == 1
     detached = kitaru("invoke", "brief", "--detach", "--key", "k")
     assert (detached.code, "runs brief@v1" in detached.out) == (0, True)
+    assert desk.promote(LOAD, "b = 2").version == 2
+    again = kitaru("invoke", "brief@v2", "--detach", "--key", "k")  # the same execution, which stays where it is
+    assert again.out.splitlines()[0] == detached.out.splitlines()[0]
     handle = desk.client.executions.handle(desk.client.executions.latest().exec_id)
     desk.until(handle, "waiting", "failed", "interrupted")
 
@@ -146,6 +150,22 @@ def test_deploy_takes_flows_of_files_and_modules(desk: Desk, kitaru: Kitaru, tin
         assert message in refused.err, refused.err
     unknown = kitaru("deploy", "flows.py:brief", "--input", "m=3")
     assert "Flow 'brief' has no input 'm'. It takes brief(n: int)." in unknown.err
+    wrong = kitaru("deploy", "flows.py:brief", "--input", "n=many")
+    assert "Input 'n' of flow 'brief' is \"many\"; expected a whole number" in wrong.err
+    assert [d.version for d in desk.client.deployments.list()] == [1]
+
+
+def test_a_flow_may_take_what_deploying_takes_too(desk: Desk, kitaru: Kitaru, tiny_lock: Any) -> None:
+    tiny_lock()
+    desk.file("flows.py", "from kitaru_nb import flow\n\n\n@flow\ndef hello(name: str, by: str = 'me'): ...\n")
+    made = kitaru("deploy", "flows.py:hello", "--input", "name=7", "--input", "by=kim", "--json")
+    assert made.code == 0, made.err
+    assert made.json["item"]["flow"] == "hello"
+    assert made.json["item"]["created_by"] != "kim"
+    again = find_flow(desk.client.runtime, "flows.py:hello").deploy(name="7", by="kim")
+    for properties in (made.json["item"]["parameters"]["properties"], again.parameters["properties"]):
+        assert properties == {"name": {"type": "string", "default": "7"}, "by": {"type": "string", "default": "kim"}}
+    assert again.deployment_id == "hello@v2"
 
 
 def test_schedules_are_made_listed_and_deleted(brief: Desk, kitaru: Kitaru) -> None:

@@ -92,8 +92,12 @@ def test_rollback_goes_back_step_by_step(deployed: Deployments) -> None:
     deployed.tag("brief", 3, "live")
     assert deployed.rollback("brief", "live").version == 2
     assert deployed.rollback("brief", "live").version == 1
-    with pytest.raises(KitaruStateError, match=r"'live' .* was on no other version before"):
+    with pytest.raises(KitaruStateError, match=r"'live' .* is back on v1, the first that it was on") as back:
         deployed.rollback("brief", "live")
+    assert back.value.fix == "kitaru deployments rollback brief --tag live --to v2"
+    with pytest.raises(KitaruStateError, match=r"'default' .* was on no other version") as never:
+        deployed.rollback("brief")
+    assert never.value.fix == "kitaru deployments tag brief VERSION default"
     deployed.tag("brief", 3, "live")
     assert deployed.rollback("brief", "live").version == 1
     assert deployed.rollback("brief", "live", to="v2").version == 2
@@ -139,6 +143,26 @@ def test_a_version_in_use_is_not_deleted(deployed: Deployments) -> None:
         deployed.delete("brief", "v3")
     KitaruClient().schedules.delete("daily")
     deployed.delete("brief", "v3")
+
+
+def test_who_loses_a_tag_to_somebody_who_promotes_at_once_is_told_and_default_is_set(
+    desk: Desk, tiny_lock: Any
+) -> None:
+    tiny_lock()
+    snapshot = desk.snapshot("a = 1")
+    other = Deployments(default_runtime())
+
+    class Slower(Deployments):
+        def _tag(self, flow: str, tag: str) -> int | None:
+            found = super()._tag(flow, tag)
+            if tag == "prod" and found is None:  # seen; and before it is moved:
+                assert other.add(snapshot, tags=["prod"]).version == 2
+            return found
+
+    with pytest.raises(KitaruConflictError, match=r"brief@v1 is deployed, but without its tag\. .* v2") as lost:
+        Slower(default_runtime()).add(snapshot, tags=["prod", "canary"])
+    assert lost.value.fix == "kitaru deployments tag brief 1 prod"
+    assert [(d.version, d.tags) for d in other.list()] == [(2, ("prod",)), (1, ("canary", "default"))]
 
 
 def test_people_who_promote_at_once_get_versions_of_their_own(desk: Desk, tiny_lock: Any) -> None:

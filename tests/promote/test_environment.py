@@ -45,6 +45,32 @@ def test_what_is_imported_is_locked_with_all_that_it_needs(desk: Desk) -> None:
     assert packages["pandas"].version == importlib.metadata.version("pandas")
 
 
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("from google.cloud import run_v2, storage", {"google-cloud-run", "google-cloud-storage"}),
+        ("import google.protobuf.message", {"protobuf"}),
+        ("from azure.identity import DefaultAzureCredential", {"azure-identity"}),
+        ("import langgraph.graph", {"langgraph"}),
+        ("from langgraph.checkpoint.memory import InMemorySaver", {"langgraph-checkpoint"}),
+    ],
+    ids=["google", "protobuf", "azure", "langgraph", "checkpoint"],
+)
+def test_of_packages_that_share_a_name_the_one_that_is_imported_is_locked(
+    desk: Desk, source: str, expected: set[str]
+) -> None:
+    import ast
+
+    assert {normal(n) for n in closure_of(imports_of(ast.parse(source)), desk.folder).distributions} == expected
+
+
+def test_where_the_module_of_a_shared_name_is_not_known_all_that_share_it_are_locked(desk: Desk) -> None:
+    import ast
+
+    found = closure_of(imports_of(ast.parse("import azure\nazure.core")), desk.folder).distributions
+    assert {"azure-core", "azure-identity", "azure-storage-blob"} <= {normal(n) for n in found}
+
+
 def test_optional_dependencies_come_along_unless_they_are_for_development() -> None:
     packages = closure({"pandas"})
     assert "pyarrow" in packages  # pandas[parquet]
@@ -197,6 +223,15 @@ def test_a_module_beside_the_notebook_goes_before_an_installed_one(desk: Desk) -
     assert (sorted(found.files), found.distributions) == (["yaml.py"], set())
 
 
+def test_a_folder_of_data_does_not_go_before_an_installed_package(desk: Desk) -> None:
+    import ast
+
+    desk.file("pandas/sales.csv", "a,b\n")
+    desk.file("parts/first.py", "x = 1\n")
+    found = closure_of(imports_of(ast.parse("import pandas\nfrom parts import first")), desk.folder)
+    assert (sorted(found.files), found.distributions) == (["parts/first.py"], {"pandas"})
+
+
 def test_relative_imports_are_followed(desk: Desk) -> None:
     import ast
 
@@ -206,6 +241,27 @@ def test_relative_imports_are_followed(desk: Desk) -> None:
     desk.file("other.py", "")
     found = closure_of(imports_of(ast.parse("import kit.inner")), desk.folder)
     assert sorted(found.files) == ["kit/__init__.py", "kit/deep/__init__.py", "kit/inner.py", "other.py"]
+
+
+def test_an_environment_whose_python_is_gone_is_built_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KITARU_CACHE", str(tmp_path))
+    installed, built = tmp_path / "python3.11", []
+
+    def build(arguments: list[str], folder: Path) -> None:
+        if arguments[0] == "venv":
+            built.append(folder)
+            (folder / "bin").mkdir()
+            (folder / "bin" / "python").symlink_to(installed)
+
+    monkeypatch.setattr(environment, "_build", build)
+    installed.touch()
+    first = build_environment("", {}, platform.python_version())
+    assert (build_environment("", {}, platform.python_version()), len(built)) == (first, 1)
+    installed.unlink()  # uninstalled, or replaced by a newer one elsewhere
+    installed = tmp_path / "python3.11.9"
+    installed.touch()
+    assert build_environment("", {}, platform.python_version()) == first
+    assert (len(built), first.resolve()) == (2, installed)
 
 
 def test_what_a_killed_build_left_is_removed_a_day_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

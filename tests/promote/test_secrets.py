@@ -25,6 +25,16 @@ from kitaru_nb.promote.secrets import environment_names, find_secrets, is_secret
         ("os.environ['MY_API_KEY'] = 'a8f3b2c9d1e7'", "a literal MY_API_KEY"),
         ("config = {'client_secret': 'a8f3b2c9d1e7'}", "a literal client_secret"),
         ("connect(token='a8f3b2c9d1e7')", "a literal token"),
+        ("connect(token=b'a8f3b2c9d1e7')", "a literal token"),
+        ("connect(token=SecretStr('a8f3b2c9d1e7'))", "a literal token"),
+        ("def connect(host, token='a8f3b2c9d1e7', *, port=1): ...", "a literal token"),
+        ("def connect(*, port=1, token='a8f3b2c9d1e7'): ...", "a literal token"),
+        ("user, password = 'ana', 'a8f3b2c9d1e7'", "a literal password"),
+        ("if password := 'a8f3b2c9d1e7': ...", "a literal password"),
+        ("os.environ.setdefault('DB_PASSWORD', 'a8f3b2c9d1e7')", "a literal DB_PASSWORD"),
+        ("key = '" + "Ab12xYz9" * 3 + "'", "a literal key"),
+        ("headers = {'Authorization': 'Bearer abcdefgh12345678'}", "a bearer token"),
+        ("store = 'AccountName=kit;AccountKey=" + "aB3x" * 22 + "=='", "an Azure storage key"),
     ],
     ids=lambda value: None,
 )
@@ -49,11 +59,32 @@ def test_secrets(line: str, kind: str) -> None:
         "url = 'https://example.org/path@2'",
         "digest = 'a8f3b2c9d1e7a8f3b2c9d1e7'",
         "message = 'the secret is out, says the token'",
+        "plan = 'risk-assessment-and-mitigation-plan'",
+        "shown = 'sk-estimator-doc-link-fitted-and-more'",
+        "flow.with_options(key='brief-2026-01')",
+        "row = {'key': '2024-01-15', 'primary_key': 'user_id2', 'token_type': 'bearer-v2'}",
+        "secret_name = 'prod/db-password-2'",
     ],
     ids=lambda value: None,
 )
 def test_no_secrets(line: str) -> None:
     assert find_secrets(line) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "db-password: a8f3b2c9d1e7",
+        "  - token: 'a8f3b2c9d1e7'  # of the desk",
+        '  "client_secret": "a8f3b2c9d1e7",',
+        "DB_PASSWORD=a8f3b2c9d1e7",
+        "export DB_PASSWORD=a8f3b2c9d1e7",
+    ],
+    ids=lambda value: None,
+)
+def test_lines_that_set_a_name_outside_of_python(line: str) -> None:
+    assert [s.line for s in find_secrets(f"name: kit\n{line}\n", python=False)] == [2]
+    assert find_secrets("token: <your token>\npassword: changeme\nkey: 2024-01-15\n", python=False) == []
 
 
 def test_names_that_code_asks_its_environment_for() -> None:

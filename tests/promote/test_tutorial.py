@@ -21,7 +21,9 @@ def test_the_promotion_notebook(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("JPY_SESSION_NAME", str(path))
     monkeypatch.setenv("KITARU_CI", "1")
     notebook = nbformat.read(path, as_version=4)
-    client = NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(desk.folder)}})
+    client = NotebookClient(
+        notebook, timeout=240, startup_timeout=240, resources={"metadata": {"path": str(desk.folder)}}
+    )
     with client.setup_kernel():
         for index, cell in enumerate(notebook.cells):
             if "%wait approve" in cell.source and cell.cell_type == "code":

@@ -14,7 +14,7 @@ from kitaru_nb.model import Execution, ExecutionStatus, new_exec_id, utc
 from kitaru_nb.promote.manifest import Manifest
 from kitaru_nb.promote.snapshot import make_snapshot
 from kitaru_nb.promote.workplace import _locked_folder, _unpacked, leave, work_folder
-from tests.promote.conftest import Desk
+from tests.promote.conftest import SECONDS, Desk
 
 FLOWS = """
     from kitaru_nb import checkpoint, flow, wait
@@ -43,7 +43,7 @@ def test_executions_that_have_ended_leave_no_folder(desk: Desk, tiny_lock: Any) 
     )
     assert desk.done(done) == "SEA"
     with pytest.raises(KitaruUserCodeError, match="whom"):
-        failed.wait(60)
+        failed.wait(SECONDS)
     desk.until(asking, "waiting")
     desk.until_true(lambda: [path.name for path in work.iterdir()] == [asking.exec_id])
     desk.client.executions.cancel(asking.exec_id)

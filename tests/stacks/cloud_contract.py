@@ -30,7 +30,7 @@ def weigh(name):
     result, pid = heavy(21)
     return result, pid, os.getpid()
 """
-LINGER = ["python", "-c", "import time; time.sleep(60)"]
+LINGER = ["python", "-c", "import time; time.sleep(600)"]
 
 
 #: Runners that the test made; they are closed after it.

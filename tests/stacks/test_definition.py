@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from kitaru_nb.client import KitaruClient
 from kitaru_nb.config import load_settings
+from kitaru_nb.core.create import write_created
 from kitaru_nb.core.runtime import runtime_of
 from kitaru_nb.errors import KitaruFeatureNotAvailableError, KitaruUsageError
+from kitaru_nb.model import Event
 from kitaru_nb.stacks.definition import find_stack, parse_stack, runner_for, save_stack, settings_of, stack_names
 from tests.stacks.commands import home, kitaru
 
@@ -110,6 +114,11 @@ def test_a_url_takes_its_secret_from_the_environment_and_no_file_holds_it(
         ("prod", {"journal": "https://kt_token@db"}, "journal holds a password"),
         ("prod", {"store": "sftp://ann:secret@host/x"}, "store holds a password"),
         ("prod", ["runner"], "holds list"),
+        ("prod", {"journal": "mysql://db/x"}, "'mysql://db/x' is no journal URL"),
+        ("prod", {"journal": "postgres://kitaru:secret@db/x"}, "'postgres://kitaru@db/x' is no journal URL"),
+        ("prod", {"store": "team/artifacts"}, r"store is 'team/artifacts' \(test\); expected an absolute path"),
+        ("prod", {"store": "s3:/bucket/x"}, "store is 's3:/bucket/x'"),
+        ("prod", {"store": "s3://"}, "store is 's3://'"),
     ],
     ids=[
         "capital",
@@ -123,6 +132,11 @@ def test_a_url_takes_its_secret_from_the_environment_and_no_file_holds_it(
         "token",
         "store",
         "shape",
+        "scheme",
+        "alias",
+        "relative",
+        "slash",
+        "bucket",
     ],
 )
 def test_a_definition_that_cannot_be_is_refused(name: str, fields: object, words: str) -> None:
@@ -142,6 +156,45 @@ def test_a_definition_that_cannot_be_is_refused(name: str, fields: object, words
 def test_what_the_process_runner_does_not_take_is_refused(fields: dict[str, object], words: str) -> None:
     with pytest.raises(KitaruUsageError, match=words):
         runner_for(parse_stack("here", fields, "test"))
+
+
+def test_a_store_is_the_same_folder_wherever_one_is(tmp_path: Path) -> None:
+    for value, better in [
+        ("artifacts", str(Path.cwd() / "artifacts")),
+        ("s3:/bucket/x", "s3://bucket/x"),
+        ("s3://", "s3://bucket/folder"),
+    ]:
+        with pytest.raises(KitaruUsageError, match=r"\(environment variable KITARU_STORE\)") as caught:
+            load_settings({"KITARU_HOME": str(tmp_path), "KITARU_STORE": value})
+        assert caught.value.fix == better
+    for value in ("~/artifacts", f"{tmp_path}/x", "s3://bucket", "file:///srv/x", "memory://"):
+        assert load_settings({"KITARU_HOME": str(tmp_path), "KITARU_STORE": value}).store_url == value
+
+
+def test_a_stack_stays_while_an_execution_is_on_it_and_an_answer_without_a_stack_is_kept(home: Path) -> None:
+    kitaru("stack", "create", "team", "process")
+    runtime = runtime_of(None)
+    made = write_created(runtime, "brief", "team", {"ref": {"kind": "module", "module": "x"}}, bytearray())
+    exec_id = made.exec_id
+    asked = {"name": "approve", "question": "ok?", "schema": {"type": "boolean"}}
+    runtime.journal.append(exec_id, [Event(exec_id, "wait.created", "w", time.time(), asked)])
+    refused = kitaru("stack", "delete", "team", code=1)
+    assert f"'team' can't be deleted: execution {exec_id} is on it, and has not ended." in refused
+    assert f"cancel {exec_id}  # or: kitaru stack delete team --force" in refused
+    kitaru("stack", "delete", "team", "--force")
+    with pytest.raises(KitaruFeatureNotAvailableError, match="The answer is recorded, but no worker") as caught:
+        KitaruClient().executions.input(exec_id, value=True)
+    assert caught.value.fix == f"kitaru stack create team process  # then: kitaru executions resume {exec_id}"
+    assert runtime.journal.waits(exec_id=exec_id) == []
+    kitaru("stack", "create", "team", "process")
+    KitaruClient().executions.cancel(exec_id)
+    kitaru("stack", "delete", "team")
+    kitaru("stack", "create", "gone", "process", "--journal", "postgresql://kitaru:${NOT_SET_HERE}@db/kitaru")
+    assert "fix: export NOT_SET_HERE=...  # or: kitaru stack delete gone --force" in kitaru(
+        "stack", "delete", "gone", code=1
+    )
+    kitaru("stack", "delete", "gone", "--force")
+    assert stack_names() == []
 
 
 def test_an_unknown_stack_lists_what_there_is(home: Path) -> None:

@@ -93,11 +93,11 @@ def test_what_is_submitted_beyond_the_limit_queues_and_runs_in_order(runtime: Ru
     assert [handle.wait(timeout=SECONDS) for handle in handles] == list("012345")
     times = [tuple(map(float, (tmp_path / f"{n}.ran").read_text().split())) for n in range(6)]
     assert max(sum(begun <= at < ended for begun, ended in times) for at, _ in times) <= 2
-    begun = [at for at, _ in times]
-    assert max(begun[:2]) < min(begun[4:])
+    # When one begins, all before it have begun, and at most one of these goes on.
+    assert all(sum(ended > at for _, ended in times[:n]) <= 1 for n, (at, _) in enumerate(times))
     assert all(runtime.journal.execution(exec_id).epoch == 1 for exec_id in ids)
     until(lambda: not list((runtime.home / "workers" / "queue").iterdir()), "an empty queue")
-    assert Places(runtime.home).of(ids[0]) == []
+    until(lambda: not any(Places(runtime.home).of(exec_id) for exec_id in ids), "free places")
 
 
 def test_a_worker_that_waits_for_another_execution_gives_its_place_up(runtime: Runtime, tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_a_worker_that_waits_for_another_execution_gives_its_place_up(runtime: R
 
 def test_killed_workers_and_a_killed_foreman_hold_nobody_up(runtime: Runtime, tmp_path: Path) -> None:
     one = runner(1)
-    ids = [begin(runtime, work, folder=str(tmp_path), name=str(n), seconds=60.0 if n == 0 else 0.0) for n in range(3)]
+    ids = [begin(runtime, work, folder=str(tmp_path), name=str(n), seconds=600.0 if n == 0 else 0.0) for n in range(3)]
     for exec_id in ids:
         one.submit(runtime, exec_id)
     foremen[-1].kill()
@@ -124,7 +124,7 @@ def test_killed_workers_and_a_killed_foreman_hold_nobody_up(runtime: Runtime, tm
 
 def test_one_that_queues_can_be_cancelled(runtime: Runtime, tmp_path: Path) -> None:
     one = runner(1)
-    first, second = (begin(runtime, work, folder=str(tmp_path), name=name, seconds=60.0) for name in "ab")
+    first, second = (begin(runtime, work, folder=str(tmp_path), name=name, seconds=600.0) for name in "ab")
     one.submit(runtime, first)
     one.submit(runtime, second)
     one.cancel(second)
@@ -183,8 +183,9 @@ def no_space_for(suffix: str) -> Callable[..., int]:
 
 
 def test_files_that_a_loss_of_power_cut_off_hold_nobody_up(runtime: Runtime, tmp_path: Path) -> None:
-    one = runner(1)
-    first, second = (begin(runtime, work, folder=str(tmp_path), name=name, seconds=1.0) for name in "ab")
+    one, hold = runner(1), tmp_path / "hold"
+    hold.touch()
+    first, second = (begin(runtime, work, folder=str(tmp_path), name=name) for name in "ab")
     places = runtime.home / "workers" / "places"
     places.mkdir(parents=True)
     (places / "kr-gone-1.taken").touch()
@@ -192,5 +193,6 @@ def test_files_that_a_loss_of_power_cut_off_hold_nobody_up(runtime: Runtime, tmp
     one.submit(runtime, second)
     (queue,) = (runtime.home / "workers" / "queue").iterdir()
     (queue / "0-kr-gone.task").touch()
+    hold.unlink()
     assert FlowHandle[str](runtime, second).wait(timeout=SECONDS) == "b"
     assert not (places / "kr-gone-1.taken").exists()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
@@ -17,9 +18,6 @@ from kitaru_nb.surfaces.deployment_view import (
     moved_blocks,
 )
 from kitaru_nb.surfaces.render import Line, Span, command_line, line
-
-if TYPE_CHECKING:
-    from kitaru_nb.model import Deployment
 
 app = typer.Typer(
     cls=QuickGroup,
@@ -154,19 +152,20 @@ def invoke(
 
     client = KitaruClient(stack=stack)
     deployment = client.deployments.get(flow, version=version, tag=tag)
-    given = {**json_object("--args", args), **typed_inputs(deployment, inputs)}
+    given = {**json_object("--args", args), **typed_inputs(deployment.parameters, inputs)}
     handle = client.deployments.invoke(deployment.deployment_id, inputs=given, stack=stack, key=key)
     if not detach:
         return follow(client, handle.exec_id, Before())
-    head = Line((Span("▶ ", "cyan"), Span(handle.exec_id, "bold"), Span(f"  runs {deployment.deployment_id}")))
-    watch = command_line("watch", f"kitaru executions logs {handle.exec_id} --follow")
-    item = {"exec_id": handle.exec_id, "deployment": deployment.deployment_id, "status": handle.status.value}
+    begun = client.runtime.journal.execution(handle.exec_id)  # with a key perhaps before, on another version
+    head = Line((Span("▶ ", "cyan"), Span(begun.exec_id, "bold"), Span(f"  runs {begun.deployment}")))
+    watch = command_line("watch", f"kitaru executions logs {begun.exec_id} --follow")
+    item = {"exec_id": begun.exec_id, "deployment": begun.deployment, "status": begun.status.value}
     return Answer([head, watch], item=item)
 
 
-def typed_inputs(deployment: Deployment, inputs: list[str] | None) -> dict[str, Any]:
+def typed_inputs(parameters: Mapping[str, Any], inputs: list[str] | None) -> dict[str, Any]:
     """Inputs as typed: for a text input what was typed is the text, also where it could be a number."""
-    known = deployment.parameters.get("properties", {})
+    known = parameters.get("properties", {})
     given: dict[str, Any] = pairs("--input", inputs)
     for text in inputs or ():
         name, _, value = text.partition("=")

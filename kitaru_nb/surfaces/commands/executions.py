@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kitaru_nb.config import Settings, load_settings
+from kitaru_nb.config import Settings, load_settings, shown
 from kitaru_nb.journal.open import open_journal
 from kitaru_nb.model import Execution, ExecutionStatus, LogEntry, is_exec_id, to_json, utc
 from kitaru_nb.surfaces.console import Answer, QuickGroup, command, is_machine, print_json_line, record, show
@@ -40,7 +40,7 @@ _ROW_FIELDS = tuple(f.name for f in fields(Execution))[: [f.name for f in fields
 def list_(
     flow: Annotated[str | None, typer.Option(help="Only executions of this flow.")] = None,
     status: Annotated[ExecutionStatus | None, typer.Option(help="Only those that stand so.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="How many.")] = 20,
     before: Annotated[str | None, typer.Option(metavar="ID", help="Continue after the last id of a page.")] = None,
 ) -> Answer:
     """List executions, newest first."""
@@ -50,14 +50,16 @@ def list_(
     # the list takes to read.
     settings = settings_in_use()
     with closing(open_journal(settings.journal_url, durability=settings.durability)) as journal:
-        rows = journal.executions(flow=flow, status=status, before=before, limit=limit)
-    items = [{name: to_json(getattr(row, name)) for name in _ROW_FIELDS} for row in rows]
+        rows = journal.executions(flow=flow, status=status, before=before, limit=limit + 1)
+    page = rows[:limit]
+    items = [{name: to_json(getattr(row, name)) for name in _ROW_FIELDS} for row in page]
     asked = " that fit" if flow or status or before else ""
     asked_for = {"--flow": flow, "--status": status and status.value, "--limit": str(limit) if limit != 20 else None}
     words = [word for name, value in asked_for.items() if value for word in (name, value)]
-    more = shlex.join(["kitaru", "executions", "list", *words])
-    hint = f"No executions{asked} in {settings.home}. Start one: kitaru run notebook.ipynb, or my_flow.run() in Python."
-    return Answer(executions_blocks(rows, now=utc_now(), limit=limit, hint=hint, more=more), items=items)
+    more = shlex.join(["kitaru", "executions", "list", *words]) if len(rows) > limit else None
+    where = shown(settings.journal) if settings.journal else settings.home
+    hint = f"No executions{asked} in {where}. Start one: kitaru run notebook.ipynb, or my_flow.run() in Python."
+    return Answer(executions_blocks(page, now=utc_now(), hint=hint, more=more), items=items)
 
 
 def settings_in_use() -> Settings:

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kitaru_nb.surfaces.commands.actions import pairs
+from kitaru_nb.surfaces.commands.deployments import typed_inputs
 from kitaru_nb.surfaces.console import Answer, command, record, spinner
 from kitaru_nb.surfaces.deployment_view import deployed_blocks, shipping_blocks
 
 if TYPE_CHECKING:
+    from kitaru_nb.core.flow import Flow
     from kitaru_nb.promote.snapshot import Snapshot
 
 app = typer.Typer(rich_markup_mode=None)
@@ -52,13 +54,20 @@ def deploy(
     dry_run: DryRun = False,
 ) -> Answer:
     """Make a flow under @flow the next version of its deployment."""
-    defaults = pairs("--input", inputs)
-    where: str | Path = Path(target) if target.endswith(".ipynb") else target
-    return _create(where, name, tag, stack, dry_run=dry_run, rehearse=False, defaults=defaults)
+    if target.endswith(".ipynb"):
+        return _create(
+            Path(target), name, tag, stack, dry_run=dry_run, rehearse=False, defaults=pairs("--input", inputs)
+        )
+    from kitaru_nb.client import KitaruClient
+    from kitaru_nb.promote.functions import find_flow, input_schema
+
+    flow = find_flow(KitaruClient(stack=stack).runtime, target)
+    defaults = typed_inputs(input_schema(flow, {}), inputs)
+    return _create(flow, name, tag, stack, dry_run=dry_run, rehearse=False, defaults=defaults)
 
 
 def _create(
-    target: str | Path,
+    target: Path | Flow[..., Any],
     name: str | None,
     tags: list[str] | None,
     stack: str | None,
@@ -77,12 +86,12 @@ def _create(
 
     client = KitaruClient(stack=stack)
     here = KitaruClient().runtime
-    with spinner(f"packages {target}"):
+    with spinner(f"packages {target if isinstance(target, Path) else target.name}"):
         if dry_run:
             snapshot = build(client.runtime, target, name=name, rehearse=rehearse, defaults=defaults, recorded=here)
             return Answer(shipping_blocks(snapshot), item=_shipping(snapshot))
         made = client.deployments.create(
-            target, name=name, tags=tags or (), stack=stack, rehearse=rehearse, recorded=here, **defaults
+            target, name=name, tags=tags or (), stack=stack, rehearse=rehearse, recorded=here, inputs=defaults
         )
     elsewhere = client.runtime.settings.journal_url != here.settings.journal_url
     return Answer(deployed_blocks(made, elsewhere=elsewhere), item=record(made))

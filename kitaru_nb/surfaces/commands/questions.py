@@ -64,8 +64,8 @@ def _chosen(client: KitaruClient, exec_id: str, selector: str | None) -> Wait:
 
 def ask(label: str, schema: Mapping[str, Any], root: Mapping[str, Any], *, depth: int = 0) -> Any:
     """Ask for one value. ``root`` is where ``$ref`` leads; deeper than a few levels JSON is typed."""
+    label = escaped(str(schema.get("title") or label))  # the title of a type that it refers to names the type
     schema = _resolved(schema, root)
-    label = escaped(str(schema.get("title") or label))
     if description := schema.get("description"):
         show([line(str(description), "dim", indent=2)])
     if "enum" in schema:
@@ -76,6 +76,8 @@ def ask(label: str, schema: Mapping[str, Any], root: Mapping[str, Any], *, depth
     if kind == "boolean":
         return typer.confirm(label)
     if kind == "object" and schema.get("properties") and depth < _DEEPEST:
+        if depth:
+            show([line(f"{label}:")])
         return _ask_fields(schema, root, depth)
     if kind == "string":
         return str(typer.prompt(label, default="", show_default=False))

@@ -52,7 +52,7 @@ def schedule(
         name=name,
         version=version,
         tag=tag,
-        inputs={**json_object("--args", args), **typed_inputs(deployment, inputs)},
+        inputs={**json_object("--args", args), **typed_inputs(deployment.parameters, inputs)},
         stack=stack,
         catch_up=cast(CatchUp, catch_up),
         by=by,

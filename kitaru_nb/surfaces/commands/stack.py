@@ -201,11 +201,18 @@ def _files_of_deployment(stack: str | None, name: str) -> dict[str, bytes]:
 
 
 @command(app, "stack.delete")
-def delete(name: StackName) -> Answer:
-    """Remove a stack's definition. What ran on it stays in its journal and store."""
+def delete(
+    name: StackName,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also while executions are on it, or its journal can't be asked.")
+    ] = False,
+) -> Answer:
+    """Remove a stack's definition.
+
+    What ran on it stays in its journal and store. A stack that an execution is on which has not ended stays."""
     from kitaru_nb.stacks.definition import delete_stack
 
-    delete_stack(name)
+    delete_stack(name, force=force)
     return Answer([line(f"{name} is deleted.")], item={"name": name})
 
 

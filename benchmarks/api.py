@@ -54,7 +54,7 @@ def serving(runtime: Runtime) -> Iterator[httpx.Client]:
     headers = {"authorization": f"Bearer {_SECRET}"}
     with httpx.Client(base_url=f"http://127.0.0.1:{port}/api/", headers=headers, timeout=60) as client:
         yield client
-    app.state.server.pulse.close()
+    server.servers[0].get_loop().call_soon_threadsafe(app.state.server.pulse.close)
     server.should_exit = True
     thread.join()
 

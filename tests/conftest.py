@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-# Whether one example takes longer than 200 ms says how busy the machine is, and nothing about the code.
-settings.register_profile("any machine", settings(deadline=None))
+# How long an example takes, or is made, says how busy the machine is, and nothing about the code.
+settings.register_profile("any machine", settings(deadline=None, suppress_health_check=[HealthCheck.too_slow]))
 settings.load_profile("any machine")
 
 #: Files that take minutes, mostly by waiting for other processes. They come first: of tests that run side by side, the

@@ -23,6 +23,7 @@ from mcp_types import (
     INVALID_PARAMS,
     CallToolRequestParams,
     CallToolResult,
+    ImageContent,
     ListToolsResult,
     PaginatedRequestParams,
     TextContent,
@@ -115,10 +116,27 @@ def _content(desk: Desk, found: Content) -> dict[str, Any]:
 
 
 def _result(value: Any) -> CallToolResult:
+    pictures: list[str] = []
+    value = _without_pictures(value, pictures)
     # Structured content is an object in all versions of the protocol.
     structured = value if isinstance(value, dict) else {"items": value}
-    text = json.dumps(value, ensure_ascii=False, indent=1)
-    return CallToolResult(content=[TextContent(type="text", text=text)], structured_content=structured)
+    text = TextContent(type="text", text=json.dumps(value, ensure_ascii=False, indent=1))
+    shown = [ImageContent(type="image", data=data, mime_type="image/png") for data in pictures if len(pictures) == 1]
+    return CallToolResult(content=[text, *shown], structured_content=structured)
+
+
+def _without_pictures(value: Any, found: list[str]) -> Any:
+    """``value`` with the pictures of artifacts' previews moved to ``found``: a model reads kilobytes of base64 as text,
+    and pays for them, but sees an image."""
+    if isinstance(value, list):
+        return [_without_pictures(item, found) for item in value]
+    if not isinstance(value, dict):
+        return value
+    preview = value.get("preview")
+    if {"artifact_id", "digest"} <= value.keys() and isinstance(preview, dict) and "image" in preview:
+        found.append(preview["image"])
+        return value | {"preview": preview | {"image": "kitaru_artifacts_get shows it"}}
+    return {name: _without_pictures(part, found) for name, part in value.items()}
 
 
 def refused(error: Exception) -> CallToolResult:

@@ -193,11 +193,9 @@ def took(execution: Execution, now: datetime) -> str:
     return duration((end - execution.created_at).total_seconds())
 
 
-def executions_blocks(
-    executions: Sequence[Execution], *, now: datetime, limit: int, hint: str, more: str
-) -> list[Block]:
-    """A page of executions, and the line that shows the next one: ``more``, with where to continue. ``hint`` is what to
-    say when there is none."""
+def executions_blocks(executions: Sequence[Execution], *, now: datetime, hint: str, more: str | None) -> list[Block]:
+    """A page of executions, and the line that shows the next one, where there is one: ``more``, with where to continue.
+    ``hint`` is what to say when there are no executions."""
     if not executions:
         return [line(hint, "dim")]
     rows = [
@@ -218,7 +216,7 @@ def executions_blocks(
         Column("FLOW", flexible=True),
     )
     blocks: list[Block] = [Table(columns, rows)]
-    if len(executions) == limit:
+    if more is not None:
         blocks.append(command_line("more", f"{more} --before {executions[-1].exec_id}"))
     return blocks
 

@@ -271,9 +271,12 @@ def _run(address: str, arguments: Sequence[str]) -> int:
     """The command line: a forked process with this one's output; its exit code."""
     # Its parent is the server, so it can't watch for the end of the one that Jupyter names: that one's end is ours.
     environment = {name: value for name, value in os.environ.items() if name != "JPY_PARENT_PID"}
+    passed_on = (signal.SIGTERM, signal.SIGINT)
+    signal.pthread_sigmask(signal.SIG_BLOCK, passed_on)  # they wait until it is known to whom
     forked = Forked(_ask(address, _asked(arguments, environment, None), [1, 2]))
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in passed_on:
         signal.signal(number, lambda received, _: os.kill(forked.pid, received))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, passed_on)
     code = forked.wait()
     return code if code >= 0 else 128 - code
 

@@ -96,7 +96,7 @@ class RunnerContract:
     @pytest.fixture
     def runtime(self, tmp_path: Path) -> Runtime:
         """Where the executions are kept."""
-        return Runtime(Settings(home=tmp_path / "home", lease_seconds=3.0))
+        return Runtime(Settings(home=tmp_path / "home"))
 
     @pytest.fixture
     def programs(self, tmp_path: Path) -> Path:

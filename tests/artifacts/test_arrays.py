@@ -46,7 +46,9 @@ arrays = dtypes.flatmap(
 )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(array=arrays, order=st.sampled_from("CF"))
 def test_arrays_of_any_dtype_and_order_come_back_exactly(store: ArtifactStore, array: Any, order: str) -> None:
     array = np.array(array, order=order)  # type: ignore[call-overload]
@@ -56,7 +58,9 @@ def test_arrays_of_any_dtype_and_order_come_back_exactly(store: ArtifactStore, a
     assert store.token(array) == artifact.token == store.token(array.copy(order="K"))
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(one=arrays, other=arrays)
 def test_tokens_are_equal_only_for_the_same_array(store: ArtifactStore, one: Any, other: Any) -> None:
     assert (store.token(one) == store.token(other)) == same(one, other)

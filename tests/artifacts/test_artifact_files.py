@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -143,15 +144,20 @@ def test_a_read_that_breaks_off_is_no_damage(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
-def test_a_read_only_folder_is_named() -> None:
+@pytest.mark.parametrize("scheme", ["", "local://"], ids=["folder", "fsspec"])
+def test_a_read_only_folder_is_named(scheme: str) -> None:
+    value = "x" * 20_000
     with tempfile.TemporaryDirectory() as folder:
-        os.chmod(folder, 0o555)
+        ArtifactStore(f"{scheme}{folder}/other").write(value, name="v")  # loads what another user can't
+        os.chmod(folder, 0o755)
+        inside = Path(folder) / sha256(value.encode()).hexdigest()[:2]
+        inside.mkdir(mode=0o555)
         superuser = os.geteuid() == 0
         if superuser:  # for whom modes don't hold
             os.seteuid(65534)
         try:
             with pytest.raises(KitaruBackendError, match="could not be written: PermissionError"):
-                ArtifactStore(folder).write("x" * 20_000, name="v")
+                ArtifactStore(scheme + folder).write(value, name="v")
         finally:
             if superuser:
                 os.seteuid(0)

@@ -142,7 +142,9 @@ indexes = st.sampled_from([None, [0, 1], [1, 0], ["x", "y"], pd.date_range("2024
 columns_of = st.sampled_from(["i8", "f8", "i4", "Int64", "category", "str", "bool", "object", "M8[ns]"])
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(st.data())
 def test_any_two_frames_have_equal_tokens_only_when_identical(store: ArtifactStore, data: st.DataObject) -> None:
     def draw() -> pd.DataFrame:

@@ -146,12 +146,19 @@ class ObjectStoreContract(ArtifactStoreContract):
             f"store.write(numbered_bytes({size}, seed=2), name='v')\n"
         )
         with self.through_a_flaky_network(monkeypatch) as network:
-            far = threading.Event()
-            network.on_sent = lambda sent: far.set() if sent > 0.7 * size else None
+            far, killed = threading.Event(), threading.Event()
+
+            def hold(sent: int) -> None:
+                if sent > 0.7 * size:
+                    far.set()
+                    killed.wait(60)  # what is behind the network never hears the end
+
+            network.on_sent = hold
             environment = os.environ | {"PYTHONPATH": os.getcwd()}
             with subprocess.Popen([sys.executable, "-c", program], env=environment) as writer:
                 assert far.wait(60)
                 os.kill(writer.pid, signal.SIGKILL)
+            killed.set()
             assert self.objects(folder) == []
             sent, network.on_sent = network.sent, lambda _: None
             artifact = self.make_store(folder).write(numbered_bytes(size, seed=2), name="v")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from textwrap import dedent
+from time import thread_time
 from typing import Any
 
 import pytest
@@ -268,7 +269,8 @@ def test_code_replaced_in_place_is_seen(cell: Cell) -> None:
 def test_a_cached_code_is_found_within_microseconds(cell: Cell) -> None:
     main = cell(BASE)["main"]
     function_code(main, digest)
-    best = min(timeit.repeat(lambda: function_code(main, digest), number=2000, repeat=9)) / 2000
+    # Of this thread's own time: how long it waits for a core is the machine's affair.
+    best = min(timeit.repeat(lambda: function_code(main, digest), timer=thread_time, number=2000, repeat=9)) / 2000
     # The promise is 2 µs on a free core; ten times that still tells a cache from none.
     assert best < 20e-6
 

@@ -115,7 +115,7 @@ def patient(fifo: str) -> str:
 @flow
 def nap() -> str:
     """Waits for the clock."""
-    wait("alarm", until=timedelta(seconds=0.3), timeout=0)
+    wait("alarm", until=timedelta(seconds=1), timeout=0)
     return "awake"
 
 

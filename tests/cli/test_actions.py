@@ -5,16 +5,19 @@ from __future__ import annotations
 import importlib
 import re
 import time
+from io import StringIO
 from pathlib import Path
 from threading import Event
 
 import pytest
+from pydantic import BaseModel
 
 from cli import flows
 from cli.conftest import Kitaru, Ran
 from cli.terminal import typed as typed_at_a_terminal
 from kitaru_nb import KitaruClient
 from kitaru_nb.surfaces.commands.actions import typed
+from kitaru_nb.surfaces.commands.questions import ask
 
 
 def taken_up(exec_id: str, epoch: int) -> None:
@@ -115,6 +118,25 @@ def test_a_person_at_a_terminal_is_asked_by_the_schema_until_the_answer_fits(kit
     item = kitaru("executions", "get", exec_id, "--json").json["item"]
     assert {w["name"]: w["value"] for w in item["waits"]}["review"] == {"tone": "cool", "stars": 4, "remark": "none"}
     assert item["waits"][1]["name"] == "note"
+
+
+def test_fields_of_one_type_are_asked_by_their_own_names(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Address(BaseModel):
+        street: str
+
+    class Order(BaseModel):
+        bill_to: Address
+        ship_to: Address
+
+    schema = Order.model_json_schema()
+    monkeypatch.setattr("sys.stdin", StringIO("Mole 1\nQuay 2\n"))
+    answer = {"bill_to": {"street": "Mole 1"}, "ship_to": {"street": "Quay 2"}}
+    assert ask("order", schema, schema) == answer
+    asked = capsys.readouterr().out
+    assert asked.index("bill_to:") < asked.index("Street") < asked.index("ship_to:")
+    assert "Address" not in asked
 
 
 def test_interactive_without_a_terminal_is_refused_with_the_other_way(kitaru: Kitaru, ran: Ran) -> None:

@@ -55,6 +55,9 @@ def test_a_list_is_filtered_and_paged(kitaru: Kitaru, ran: Ran) -> None:
     assert listed("--limit", "2", "--before", ids[1]) == [ids[0]]
     page = kitaru("executions", "list", "--limit", "1", "--flow", "nested").out
     assert f"more: kitaru executions list --flow nested --limit 1 --before {ids[2]}" in page
+    last_page = kitaru("executions", "list", "--limit", "2", "--flow", "nested").out
+    assert ids[0] in last_page
+    assert "more:" not in last_page
     assert "expected --before with the last id of a page" in kitaru("executions", "list", "--before", "latest").err
 
 
@@ -63,6 +66,20 @@ def test_an_empty_list_says_how_to_start(kitaru: Kitaru) -> None:
     assert result.code == 0
     assert "kitaru run notebook.ipynb" in result.out
     assert kitaru("executions", "list", "--json").json == {"command": "executions.list", "items": [], "count": 0}
+
+
+def test_an_empty_list_says_where_it_looked(kitaru: Kitaru, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert f"No executions in {os.environ['KITARU_HOME']}." in kitaru("executions", "list").out
+    elsewhere = f"sqlite://{tmp_path / 'elsewhere' / 'journal.db'}"
+    monkeypatch.setenv("KITARU_JOURNAL", elsewhere)
+    assert f"No executions in {elsewhere}." in kitaru("executions", "list").out
+
+
+def test_a_page_that_no_list_can_have_is_wrong_usage(kitaru: Kitaru) -> None:
+    for limit in ("0", "-1", "1.5", str(10**20)):
+        result = kitaru("executions", "list", "--limit", limit)
+        assert (result.code, result.out) == (2, "")
+        assert "--limit" in result.err
 
 
 def test_an_unknown_status_is_wrong_usage_and_lists_the_statuses(kitaru: Kitaru) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 
 import pytest
 from rich.console import Console
@@ -14,7 +14,7 @@ from kitaru_nb.surfaces.console import draw, fit, plain
 from kitaru_nb.surfaces.detail import tree
 from kitaru_nb.surfaces.render import Column, Panel, Span, Table, ago, cut, duration, escaped, line, size, width_of
 
-NOW = datetime(2026, 1, 31, 12, 0, tzinfo=timezone.utc)
+NOW = datetime(2026, 1, 31, 12, 0).astimezone()  # dates are shown as they are here
 
 
 @pytest.mark.parametrize(

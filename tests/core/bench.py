@@ -123,10 +123,12 @@ def forget(handle: FlowHandle[Any] | str) -> None:
 
 
 def let_go(handle: FlowHandle[Any]) -> None:
-    """Wait until the thread that runs it has let go."""
+    """Wait until the thread that runs it has let go, and has ended: until then its frames keep things alive."""
     local = handle.local
     assert local is not None
     assert local.ended.wait(SECONDS)
+    assert local.thread is not None
+    local.thread.join(SECONDS)
 
 
 class Shop:
@@ -178,6 +180,10 @@ class Shop:
         return found
 
     def output(self, exec_id: str) -> str:
-        """What workers of the execution printed."""
+        """What workers of the execution printed so far. The last words come after the last event: see `prints`."""
         path = self.home / "workers" / f"{exec_id}.log"
         return path.read_text() if path.exists() else ""
+
+    def prints(self, exec_id: str, text: str) -> None:
+        """Wait until workers of the execution have printed this."""
+        until(lambda: text in self.output(exec_id), SECONDS * 2)

@@ -225,6 +225,7 @@ def test_sys_exit_in_a_checkpoint_is_its_failure_and_the_flow_sees_it(bench: Ben
 def test_a_call_whose_thread_a_timeout_ends_has_not_failed_by_itself(bench: Bench, how: str) -> None:
     """It runs again with the next attempt at the checkpoint around it, and only that one counts."""
     ran: list[threading.Thread] = []
+    tried_again = threading.Event()
 
     @checkpoint
     def inner() -> int:
@@ -232,10 +233,11 @@ def test_a_call_whose_thread_a_timeout_ends_has_not_failed_by_itself(bench: Benc
         number = len(ran)
         if number == 1:
             if how == "inside C":
-                time.sleep(0.5)
+                tried_again.wait()
             while how == "at a bytecode":
                 time.sleep(0.001)
         else:
+            tried_again.set()
             ran[0].join(60)
         return number
 

@@ -143,7 +143,8 @@ def test_a_second_graph_shows_the_news_and_keeps_the_rest(bench: Bench) -> None:
 
 
 def test_a_call_that_ended_late_but_began_first_renames_the_others(bench: Bench, exec_id: str) -> None:
-    first = next(event for event in bench.events(exec_id) if event.body.get("name") == "leaf")
+    ended = [event for event in bench.events(exec_id) if event.kind == "checkpoint.completed"]
+    first = next(event for event in ended if event.body["name"] == "leaf")
     bench.executions.graph(exec_id)
     earlier = {**first.body, "started_at": first.body["started_at"] - 0.5e-6}
     bench.runtime.journal.append(exec_id, [first._replace(key="0" * 20, body=earlier, seq=0)])

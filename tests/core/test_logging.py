@@ -15,12 +15,12 @@ def lines(buffer: LogBuffer) -> list[str]:
 
 def test_a_line_that_is_written_in_many_pieces_is_put_together_once() -> None:
     buffer = LogBuffer()
-    began = time.perf_counter()
+    began = time.thread_time()  # how long it waits for a core is the machine's affair
     for _ in range(300_000):
         buffer.add("c", "stdout", "INFO", "x" * 10)
     buffer.add("c", "stdout", "INFO", "\n")
     assert lines(buffer) == ["x" * 3_000_000]
-    assert time.perf_counter() - began < 10
+    assert time.thread_time() - began < 10
 
 
 def test_of_a_progress_bar_the_last_state_is_kept() -> None:

@@ -60,7 +60,7 @@ handle = brief.run("agents")
 try:
     handle.wait()
 except KitaruWaitingError:
-    print(handle.exec_id)
+    print(handle.exec_id, flush=True)
 """
 
 GUARD = "\nif __name__ == '__main__':\n    open('ran.txt', 'a').write('main\\n')\n"
@@ -96,7 +96,7 @@ def test_an_answer_from_another_process_starts_a_fresh_one_that_finds_the_flow(s
     assert handle.wait(120) == "published agents", shop.output(exec_id)
     ran = (shop.folder / "ran.txt").read_text().splitlines()
     assert ran == [*(["main"] if place == "guarded script" else []), "research agents", "broken"]
-    assert "completed" in shop.output(exec_id)
+    shop.prints(exec_id, f"{exec_id} completed")
 
 
 def test_a_flow_that_is_gone_fails_its_execution_and_retry_goes_on_when_it_is_back(shop: Shop) -> None:
@@ -282,7 +282,7 @@ if __name__ == "__main__":
     assert [entry.message for entry in shop.bench.executions.logs(exec_id, checkpoint="where")] == [
         "hello from the worker"
     ]
-    assert "hello from the worker" in shop.output(exec_id)
+    shop.prints(exec_id, "hello from the worker")
 
 
 def test_code_in_kitarus_style_runs(shop: Shop) -> None:

@@ -52,8 +52,8 @@ def test_what_was_sent_and_did_not_arrive_is_taken_back_on_leaving() -> None:
 
     def work() -> None:
         user_code.enter()
-        sent.set()
         try:
+            sent.set()
             blocked.acquire()  # inside C: the exception waits until this returns
             user_code.leave()
             seen.append("left")

@@ -73,7 +73,8 @@ def crash_on_full_disk(workshop: Workshop, fill: str) -> str:
     assert child.errors.startswith("KitaruBackendError: The journal ")
     assert "the disk is full or failing; nothing was written" in child.errors
     assert "fix: df -h " in child.errors
-    assert [event.kind for event in journal.history(exec_id)] == [
+    kinds = [event.kind for event in journal.history(exec_id)]
+    assert [kind for kind in kinds if kind != "checkpoint.started"] == [  # that is there where the machine is slow
         "execution.created",
         "execution.claimed",
         "checkpoint.completed",

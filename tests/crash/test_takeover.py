@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import queue
 import signal
+import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 from crash.flows import guarded
@@ -16,6 +18,8 @@ from kitaru_nb.model import ExecutionStatus
 from kitaru_nb.worker import EXIT_WAITING
 
 LEASE = "2"
+#: Outlasts the start of a worker that is to be refused.
+LONGER_LEASE = "4"
 
 
 def gate(folder: Path, name: str) -> str:
@@ -36,19 +40,30 @@ def wait_at(path: str) -> int:
 
 
 def put_to_sleep(child: Child, workshop: Workshop, exec_id: str) -> None:
-    """SIGSTOP just after the worker has renewed its lease: not while it writes, when it would keep the file locked."""
+    """SIGSTOP just after the worker has renewed its lease, but not while it keeps the file locked."""
     lease = workshop.runtime.journal.execution(exec_id).lease
     while workshop.runtime.journal.execution(exec_id).lease == lease:
-        pass
-    child.process.send_signal(signal.SIGSTOP)
+        time.sleep(0.002)
+    with closing(sqlite3.connect(workshop.home / "journal.db", timeout=0)) as database:
+        while True:
+            child.process.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, child.process.pid, os.WSTOPPED)
+            try:
+                database.execute("begin immediate")
+            except sqlite3.OperationalError:
+                child.process.send_signal(signal.SIGCONT)  # it was writing
+            else:
+                database.rollback()
+                return
 
 
 def outlast_lease(workshop: Workshop, exec_id: str) -> None:
     """Wait until the lease of a sleeping worker is over."""
     lease = workshop.runtime.journal.execution(exec_id).lease
     assert lease is not None
-    threading.Event().wait(lease.expires_at - time.time())
-    assert workshop.status(exec_id) is ExecutionStatus.INTERRUPTED
+    while workshop.status(exec_id) is not ExecutionStatus.INTERRUPTED:
+        assert time.time() < lease.expires_at + SECONDS
+        time.sleep(0.01)
 
 
 def first_to_end(children: list[Child]) -> Child:
@@ -92,7 +107,7 @@ def test_of_two_processes_that_resume_at_once_one_goes_on_and_the_other_is_refus
 def test_a_worker_that_slept_through_its_lease_writes_nothing_after_its_successor(
     workshops: Callable[..., Workshop], tmp_path: Path
 ) -> None:
-    workshop = workshops(KITARU_LEASE_SECONDS=LEASE)
+    workshop = workshops(KITARU_LEASE_SECONDS=LONGER_LEASE)
     journal, witness = workshop.runtime.journal, workshop.witness
     exec_id = workshop.create(guarded, 7)
     path = gate(tmp_path, "gate")

@@ -23,6 +23,7 @@ from kitaru_nb.surfaces.http.app import create_app
 from kitaru_nb.surfaces.http.security import Gate
 from kitaru_nb.surfaces.http.tokens import Tokens
 from kitaru_nb.surfaces.operations.base import Desk, Role
+from tests.ports import free_port
 
 OWNER = "the-owners-token"
 
@@ -41,17 +42,16 @@ class JournalServer:
         self._apps: dict[str, Starlette] = {}
         self._numbers = itertools.count()
         self._tokens: dict[str, Tokens] = {}
-        self.port = 0
+        self.port = free_port()
         self.start()
 
     def start(self) -> None:
-        """Listen, on the port that it had before if there was one. Nothing in memory is left from before."""
+        """Listen, on the port that it had before. Nothing in memory is left from before."""
         for name in self._apps:
             self._serve(name)
         self._listener = socket.socket(proto=socket.IPPROTO_TCP)
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._listener.bind(("127.0.0.1", self.port))
-        self.port = self._listener.getsockname()[1]
         config = uvicorn.Config(
             self,
             log_config=None,

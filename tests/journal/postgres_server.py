@@ -30,13 +30,14 @@ class PostgresServer:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.data = folder / "data"
-        self.port = free_port()
         # The server refuses to run as root.
         self._user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.getuid() == 0 else []
         if self._user:
             entry = pwd.getpwnam("postgres")
             os.chown(folder, entry.pw_uid, entry.pw_gid)
-        self._run("initdb", "-D", str(self.data), "-A", "trust", "-U", "kitaru", "--no-sync", "-E", "UTF8")
+        how = ["-A", "trust", "-U", "kitaru", "--no-sync", "-E", "UTF8", "--no-locale"]
+        self._run("initdb", "-D", str(self.data), *how)
+        self.port = free_port()  # just before it is used: the above takes seconds
 
     def start(self) -> None:
         options = f"-c listen_addresses=127.0.0.1 -c port={self.port} -c unix_socket_directories={self.folder}"

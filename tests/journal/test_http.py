@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from kitaru_nb.config import secrets_in, shown
 from kitaru_nb.errors import KitaruBackendError, KitaruError, KitaruLeaseError, KitaruUsageError
-from kitaru_nb.journal import wire
+from kitaru_nb.journal import http_connections, wire
 from kitaru_nb.journal.base import Journal, this_process
 from kitaru_nb.journal.http import HttpJournal
 from kitaru_nb.journal.memory import MemoryJournal
@@ -150,18 +150,26 @@ def test_a_restart_of_the_server_loses_nothing_and_nobody_notices(server: Journa
     journal.close()
 
 
-def test_a_server_that_is_not_there_is_tried_again_and_then_named() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    began = time.monotonic()
-    with pytest.raises(
-        KitaruBackendError, match=rf"http://127\.0\.0\.1:{port}/team can't be reached.*refused"
-    ) as caught:
-        HttpJournal(f"http://:secret@127.0.0.1:{port}/team", patience=0.5)
+def test_a_server_that_is_not_there_is_tried_again_and_then_named(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_connections, "TOLD_AFTER", 0.1)
+    with socket.socket() as silent:  # it has the port, and listens to nobody
+        silent.bind(("127.0.0.1", 0))
+        port = silent.getsockname()[1]
+        began = time.monotonic()
+        with pytest.raises(
+            KitaruBackendError, match=rf"http://127\.0\.0\.1:{port}/team can't be reached.*refused"
+        ) as caught:
+            HttpJournal(f"http://:secret@127.0.0.1:{port}/team", patience=0.5)
     assert 0.2 <= time.monotonic() - began < 60
     assert caught.value.fix == f"check that a server answers there: curl http://127.0.0.1:{port}/team"
     assert "secret" not in str(caught.value)
+    # Whoever waits for a command is told why before it gives up.
+    (said,) = caplog.messages
+    assert f"http://127.0.0.1:{port}/team can't be reached" in said
+    assert said.endswith("It is tried again for 0.5 s.")
+    assert "secret" not in said
 
 
 def test_a_server_that_went_away_is_named_and_nothing_is_written(server: JournalServer) -> None:

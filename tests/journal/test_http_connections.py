@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -85,24 +86,26 @@ class Proxy:
             threading.Thread(target=self._tunnel, args=(client,), daemon=True).start()
 
     def _tunnel(self, client: socket.socket) -> None:
-        head = b""
-        while not head.endswith(b"\r\n\r\n"):
-            head += client.recv(1)
-        self.asked.append(head.splitlines()[0].decode())
-        host, port = head.split()[1].decode().split(":")
-        with client, socket.create_connection((host, int(port))) as server:
-            client.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
-            back = threading.Thread(target=pass_on, args=(server, client), daemon=True)
-            back.start()
-            pass_on(client, server)
-            back.join()
+        with client, client.makefile("rb") as head:
+            asked = head.readline().decode()
+            while head.readline().strip():
+                pass
+            self.asked.append(asked)
+            host, port = asked.split()[1].split(":")
+            with socket.create_connection((host, int(port))) as server:
+                client.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+                back = threading.Thread(target=pass_on, args=(server, client), daemon=True)
+                back.start()
+                pass_on(client, server)
+                back.join()
 
 
 def pass_on(source: socket.socket, target: socket.socket) -> None:
-    """All bytes until the end."""
-    while data := source.recv(65536):
-        target.sendall(data)
-    target.shutdown(socket.SHUT_WR)
+    """All bytes until either end is gone, be it without a word."""
+    with suppress(OSError):
+        while data := source.recv(65536):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from kitaru_nb.errors import (
     KitaruLeaseError,
     KitaruUsageError,
 )
+from kitaru_nb.journal import postgres_connections
 from kitaru_nb.journal.base import Journal, this_process
 from kitaru_nb.journal.open import open_journal
 from kitaru_nb.journal.postgres import PostgresJournal
@@ -205,13 +206,20 @@ def test_tables_of_a_newer_version_are_refused_and_left_alone() -> None:
     assert caught.value.fix == "pip install --upgrade kitaru-nb"
 
 
-def test_a_server_that_does_not_answer_is_tried_again_and_then_named() -> None:
+def test_a_server_that_does_not_answer_is_tried_again_and_then_named(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_connections, "TOLD_AFTER", 0.1)
     began = time.monotonic()
     with pytest.raises(KitaruBackendError, match=r"postgresql://ann@127\.0\.0\.1:1/x failed.*refused") as caught:
         PostgresJournal("postgresql://ann:secret@127.0.0.1:1/x", patience=0.5)
     assert time.monotonic() - began >= 0.2
     assert "secret" not in str(caught.value)
     assert caught.value.fix == "psql 'postgresql://ann@127.0.0.1:1/x' --command 'select 1'"
+    (said,) = caplog.messages  # before it gave up
+    assert "127.0.0.1:1/x failed" in said
+    assert said.endswith("It is tried again for 0.5 s.")
+    assert "secret" not in said
 
 
 def test_who_may_not_make_the_tables_is_told_what_to_grant(server: PostgresServer) -> None:
@@ -223,12 +231,32 @@ def test_who_may_not_make_the_tables_is_told_what_to_grant(server: PostgresServe
     assert str(caught.value.fix).endswith("--command 'grant create on database postgres to narrow'")
 
 
-@pytest.mark.parametrize("database", ["no_such_database"])
-def test_a_refusal_is_told_at_once(server: PostgresServer, database: str) -> None:
+def test_who_may_not_use_the_tables_of_another_role_is_told_what_to_grant(server: PostgresServer) -> None:
+    schema = f"t{next(_numbers)}"
+    open_journal(f"{server.url('postgres')}?schema={schema}").close()
+    with psycopg.connect(server.url("postgres"), autocommit=True) as administrator:
+        administrator.execute("create role stranger login")
+        url = server.url("postgres").replace("kitaru@", "stranger@") + f"?schema={schema}"
+        with pytest.raises(KitaruBackendError, match=f"permission denied for schema {schema}") as caught:
+            open_journal(url)
+        command = str(caught.value.fix).partition(" --command ")[2].strip("'")
+        assert command == "grant kitaru to stranger"
+        administrator.execute(command)
+    open_journal(url).close()
+
+
+def test_an_absent_database_is_told_at_once_with_the_line_that_makes_it(server: PostgresServer) -> None:
     began = time.monotonic()
-    with pytest.raises(KitaruBackendError, match="does not exist"):
-        open_journal(server.url(database))
+    with pytest.raises(KitaruBackendError, match="does not exist") as caught:
+        open_journal(server.url("no_such_database"))
     assert time.monotonic() - began < 10
+    assert caught.value.fix == f"psql '{server.url('postgres')}' --command 'create database no_such_database'"
+
+
+def test_another_name_of_the_scheme_is_refused_with_the_right_one_and_no_password() -> None:
+    with pytest.raises(KitaruUsageError, match=r"'postgres://ann@db/kit' is no journal URL") as caught:
+        open_journal("postgres://ann:sesame@db/kit")
+    assert caught.value.fix == "export KITARU_JOURNAL=postgresql://ann@db/kit"
 
 
 @pytest.mark.parametrize(

@@ -138,6 +138,20 @@ class TestOpening:
             journal.create(new_execution(), [])
         assert not journal.path.exists()
 
+    @pytest.mark.parametrize("how", ["deleted", "replaced"])
+    def test_nothing_is_written_into_a_file_that_is_gone(self, journal: SqliteJournal, how: str) -> None:
+        # SQLite would: the file lives on, without a name, as long as somebody has it open.
+        exec_id = journal.create(new_execution(), []).exec_id
+        before = journal.append(exec_id, [event(exec_id)])
+        aside = journal.path.rename(journal.path.with_name("aside.db"))
+        if how == "replaced":
+            shutil.copyfile(aside, journal.path)
+        for work in (lambda: journal.append(exec_id, [event(exec_id)]), lambda: journal.history(exec_id)):
+            with pytest.raises(KitaruBackendError, match=rf"was {how}.* while it was in use; nothing was written"):
+                work()
+        aside.replace(journal.path)  # put back, it goes on
+        assert journal.append(exec_id, [event(exec_id)]) == before + 1
+
 
 def test_a_handle_that_nobody_closed_is_closed_when_it_goes_or_the_process_ends(tmp_path: Path) -> None:
     script = """

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,9 @@ from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 from mcp_types import Implementation
+from PIL import Image
 
+from kitaru_nb import checkpoint, flow
 from kitaru_nb.client import KitaruClient
 from kitaru_nb.config import Settings
 from kitaru_nb.core.advance import advance
@@ -43,10 +47,10 @@ def runtime(tmp_path: Path) -> Iterator[Runtime]:
     found.journal.close()
 
 
-def run(runtime: Runtime, flow: Flow[..., Any], *args: Any) -> str:
+def run(runtime: Runtime, program: Flow[..., Any], *args: Any) -> str:
     """Run a flow here until it ends or lets go."""
-    exec_id = create_execution(runtime, flow, flow.bind(args, {})).exec_id
-    advance(runtime, exec_id, flow, poll_seconds=0.0)
+    exec_id = create_execution(runtime, program, program.bind(args, {})).exec_id
+    advance(runtime, exec_id, program, poll_seconds=0.0)
     return exec_id
 
 
@@ -147,6 +151,31 @@ async def test_an_agents_day_over_http(runtime: Runtime, tmp_path: Path) -> None
             await an_agents_day(client, runtime, "claude-code for the operate")
 
 
+@checkpoint
+def paint(color: str) -> Any:
+    return Image.effect_noise((64, 64), 90).convert("RGB") if color == "noise" else Image.new("RGB", (64, 64), color)
+
+
+@flow
+def gallery() -> int:
+    return len([paint(color) for color in ("noise", "red")])
+
+
+async def test_a_picture_is_shown_as_one_and_never_told_as_text(runtime: Runtime, tmp_path: Path) -> None:
+    exec_id = run(runtime, gallery)
+    with serving(runtime, tmp_path) as served:
+        async with over_http(served, "view") as client:
+            listed = await client.call_tool("kitaru_artifacts_list", {"exec_id": exec_id})
+            assert [part.type for part in listed.content] == ["text"]
+            assert len(listed.content[0].text) < 4_000  # type: ignore[union-attr]
+            noise, _ = [item["artifact_id"] for item in listed.structured_content["items"] if item["name"] == "paint"]  # type: ignore[index]
+            one = await client.call_tool("kitaru_artifacts_get", {"id": noise})
+    text, picture = one.content
+    assert len(text.text) < 4_000  # type: ignore[union-attr]
+    assert (picture.type, picture.mime_type) == ("image", "image/png")  # type: ignore[union-attr]
+    assert Image.open(BytesIO(base64.b64decode(picture.data))).size == (64, 64)  # type: ignore[union-attr]
+
+
 class serving:
     """A server while it lasts."""
 
@@ -160,7 +189,7 @@ class serving:
     def __exit__(self, *_: object) -> None:
         from kitaru_nb.stacks.process import _children
 
-        self.served.stop()
+        self.served.close()
         for process, *_ in (worker for workers in _children.values() for worker in workers):
             process.wait(timeout=SECONDS)
 
@@ -179,7 +208,7 @@ async def test_a_client_that_changes_its_name_gets_no_more_tries(runtime: Runtim
     given = {"exec_id": run(runtime, flows.twice), "wait_id": "first", "value": "no"}
     said = []
     with serving(runtime, tmp_path) as served:
-        served.api.desk.answers = RateLimit(burst=1, seconds=60.0)
+        served.api.desk.answers = RateLimit(burst=1, seconds=3600.0)
         for name in ("one", "two"):
             async with over_http(served, name=name) as client:
                 said.append((await client.call_tool("kitaru_executions_input", given)).content[0].text)  # type: ignore[union-attr]
@@ -215,6 +244,7 @@ async def test_only_the_tools_that_the_role_allows_are_there(
                 refused = await client.call_tool(missing, {})
                 assert refused.is_error
                 assert f"has the role {role}" in refused.content[0].text  # type: ignore[union-attr]
+                assert "fix: kitaru server token create NAME --role" in refused.content[0].text  # type: ignore[union-attr]
 
 
 async def test_a_reader_over_stdio_answers_nothing(runtime: Runtime) -> None:
@@ -224,6 +254,7 @@ async def test_a_reader_over_stdio_answers_nothing(runtime: Runtime) -> None:
             "kitaru_executions_input", {"exec_id": exec_id, "wait_id": "first", "value": True}
         )
         assert refused.is_error
+        assert refused.content[0].text.endswith("fix: kitaru mcp --role operate")  # type: ignore[union-attr]
         with pytest.raises(MCPError, match="no tool 'kitaru_nonsense'"):
             await client.call_tool("kitaru_nonsense", {})
         deep: Any = 1
@@ -234,13 +265,18 @@ async def test_a_reader_over_stdio_answers_nothing(runtime: Runtime) -> None:
         assert (await call(client, "kitaru_waits_count"))["pending"] == 1
 
 
+def post(served: Served, body: dict[str, Any], headers: dict[str, str]) -> httpx.Response:
+    """One request, without the SDK."""
+    return httpx.post(f"{served.url}/mcp", json=body, headers=headers, timeout=SECONDS)
+
+
 def test_without_a_token_there_is_no_mcp(runtime: Runtime, tmp_path: Path) -> None:
     body = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
     headers = {"accept": "application/json, text/event-stream"}
     with serving(runtime, tmp_path) as served:
-        assert httpx.post(f"{served.url}/mcp", json=body, headers=headers).status_code == 401
+        assert post(served, body, headers).status_code == 401
         bad = headers | {"authorization": f"Bearer {served.tokens['view']}", "origin": "http://evil.example"}
-        assert httpx.post(f"{served.url}/mcp", json=body, headers=bad).status_code == 403
+        assert post(served, body, bad).status_code == 403
 
 
 def test_a_session_belongs_to_the_token_that_began_it(runtime: Runtime, tmp_path: Path) -> None:
@@ -253,13 +289,11 @@ def test_a_session_belongs_to_the_token_that_began_it(runtime: Runtime, tmp_path
     headers = {"accept": "application/json, text/event-stream"}
     with serving(runtime, tmp_path) as served:
         mine = headers | {"authorization": f"Bearer {served.tokens['admin']}"}
-        began = httpx.post(f"{served.url}/mcp", json=start, headers=mine)
+        began = post(served, start, mine)
         assert began.status_code == 200
         theirs = headers | {"authorization": f"Bearer {served.tokens['view']}"}
         theirs |= {"mcp-session-id": began.headers["mcp-session-id"]}
-        stolen = httpx.post(
-            f"{served.url}/mcp", json={"jsonrpc": "2.0", "id": 2, "method": "tools/list"}, headers=theirs
-        )
+        stolen = post(served, {"jsonrpc": "2.0", "id": 2, "method": "tools/list"}, theirs)
         assert stolen.status_code in (400, 403, 404)
 
 

@@ -24,6 +24,7 @@ from kitaru_nb.errors import KitaruBackendError, KitaruLeaseError, KitaruRuntime
 from kitaru_nb.headless import NotebookOutcome, go_on, run_notebook
 from kitaru_nb.journal.base import this_host
 from kitaru_nb.model import ExecutionStatus, Owner
+from kitaru_nb.stacks.process import _children
 
 COUNT = "def count(word):\n    with open('side.txt', 'a') as side:\n        side.write(word + '\\n')"
 
@@ -73,6 +74,8 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
     (tmp_path / "tmp").mkdir()
     desk = Desk(tmp_path)
     yield desk
+    for process, *_ in (worker for workers in _children.values() for worker in workers):
+        process.wait(timeout=60)  # or it would be reported as one that still runs
     desk.runtime.journal.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 
 import pytest
@@ -45,6 +46,19 @@ def test_a_traceback_shows_the_lines_of_the_cell_and_nothing_of_the_runtime(note
     assert f"----> {lines} half(4)" in ran.traceback
     for word in ("kitaru", "drive", "asyncio/", "run.call", "eval("):
         assert word not in ran.traceback
+
+
+def test_a_traceback_names_a_checkpoint_cell_by_the_number_in_its_prompt(notebook: Notebook) -> None:
+    def named(source: str) -> list[str]:
+        return re.findall(r"Cell In ?\[(\d+)\]", notebook.run(source).traceback)
+
+    (plain,) = named("1 / 0")
+    first = int(plain)
+    assert named("%%checkpoint boom\n1 / 0") == [str(first + 1)]
+    assert named("%%checkpoint wrong\nx = = 1")[-1] == str(first + 2)
+    notebook.ok("%%checkpoint defines\ndef half(n):\n    return n / 0\nx = 1")
+    notebook.ok("%%checkpoint defines\ndef half(n):\n    return n / 0\nx = 1")  # reused, its definitions run again
+    assert named("half(4)") == [str(first + 5), str(first + 4)]
 
 
 def test_the_frames_between_a_cell_and_its_nested_checkpoint_are_left_out(notebook: Notebook) -> None:

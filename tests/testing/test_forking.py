@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -137,6 +138,18 @@ def test_a_signal_to_the_command_line_reaches_the_process(server: ForkServer, tm
     until_it_says(output, "here")
     asking.send_signal(signal.SIGTERM)
     assert asking.wait(60) == 128 + signal.SIGTERM
+
+
+def test_a_signal_that_comes_before_the_process_is_known_reaches_it_too(server: ForkServer) -> None:
+    early = (
+        "import signal, sys\n"
+        "from kitaru_nb.testing import forking\n"
+        "ask = forking._ask\n"
+        "forking._ask = lambda *asked: (ask(*asked), signal.raise_signal(signal.SIGTERM))[0]\n"
+        "sys.exit(forking._run(sys.argv[1], ['program', 'stay']))\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", early, server.address], stdout=subprocess.DEVNULL, timeout=60)
+    assert ended.returncode == 128 + signal.SIGTERM
 
 
 def test_what_can_not_be_forked_is_said_at_the_first_start(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

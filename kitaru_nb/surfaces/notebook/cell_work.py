@@ -26,7 +26,7 @@ from kitaru_nb.surfaces.notebook.namespace import Before, Changes, compare, visi
 from kitaru_nb.surfaces.notebook.recording import Recorder, show_again
 from kitaru_nb.surfaces.notebook.restoring import cell_of, restore_cell
 from kitaru_nb.surfaces.notebook.time_limit import time_limit, too_long
-from kitaru_nb.surfaces.notebook.transformer import transform_body
+from kitaru_nb.surfaces.notebook.transformer import file_of, transform_body
 
 DISPLAY = "display"
 
@@ -41,7 +41,7 @@ def compile_body(shell: Any, body: str) -> list[Step]:
         SyntaxError: as a plain cell would.
     """
     code = transform_body(shell, body)
-    name = shell.compile.cache(code, shell.execution_count, raw_code=body)
+    name = file_of(shell, code, body)
     tree = shell.transform_ast(shell.compile.ast_parse(code, filename=name))
     flags = shell.compile.flags | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
     shown = tree.body and isinstance(tree.body[-1], ast.Expr)

@@ -12,7 +12,7 @@ from kitaru_nb.cells.analysis import defined_names, definitions
 from kitaru_nb.core.run import Run
 from kitaru_nb.errors import KitaruArtifactError
 from kitaru_nb.model import Artifact, Event
-from kitaru_nb.surfaces.notebook.transformer import transform_body
+from kitaru_nb.surfaces.notebook.transformer import file_of, transform_body
 
 
 class Tripwire:
@@ -100,7 +100,7 @@ def _define(shell: Any, source: str, leniently: bool) -> list[str]:
     if not tree.body:
         return []
     body = transform_body(shell, source)
-    name = shell.compile.cache(body, shell.execution_count, raw_code=source)
+    name = file_of(shell, body, source)
     for statement in tree.body:
         code = compile(ast.Module([statement], []), name, "exec", flags=shell.compile.flags, dont_inherit=True)
         try:

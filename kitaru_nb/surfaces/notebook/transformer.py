@@ -63,6 +63,15 @@ def transform_body(shell: Any, body: str) -> str:
     return "\n" * body.count("\n", 0, blank) + code
 
 
+def file_of(shell: Any, code: str, body: str) -> str:
+    """The file name under which ``code``, made of a checkpoint's body, is compiled. Tracebacks call it by the number in
+    the prompt of the cell that runs, or is about to."""
+    running = shell.displayhook.exec_result
+    number = None if running is None else running.execution_count
+    # Recent IPythons count on when a cell begins, older ones when it has ended.
+    return str(shell.compile.cache(code, shell.execution_count if number is None else number, raw_code=body))
+
+
 def tags_from(shell: Any) -> Callable[[], Sequence[str]]:
     """Tags of the cell that the front end asks to run now, from the request's metadata (none outside a kernel)."""
 

@@ -30,6 +30,16 @@ def _no_version(tag: str) -> str:
     return tag
 
 
+def _written_out(instant: Any) -> Any:
+    try:
+        float(instant)
+    except (TypeError, ValueError):
+        return instant
+    # Pydantic would take it for seconds, or milliseconds, since 1970: `since=2030` as well as `since=0.5`.
+    raise ValueError(f"{instant!r} is a number; expected a date and time with its zone, 2026-01-31T08:00:00Z")
+
+
+Instant = Annotated[AwareDatetime, BeforeValidator(_written_out)]
 FlowName = Annotated[str, Field(max_length=500, pattern=r"^[^@]+$", description="The flow's name.")]
 FlowSelector = Annotated[
     str, Field(min_length=1, max_length=500, description="The flow's name; also with a version or tag: brief@prod.")
@@ -63,7 +73,7 @@ class ListExecutions(Arguments):
     text: Annotated[
         str | None, Field(max_length=200, description="Part of the flow's name, key or deployment, or of the id.")
     ] = None
-    since: Annotated[AwareDatetime | None, Field(description="Only those created at this instant or later.")] = None
+    since: Annotated[Instant | None, Field(description="Only those created at this instant or later.")] = None
     deployment: Annotated[str | None, Field(max_length=500, description="Only of this deployment.")] = None
     original: Annotated[str | None, Field(max_length=40, description="Only replays of this execution.")] = None
     limit: Limit = 50

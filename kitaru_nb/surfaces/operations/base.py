@@ -233,9 +233,11 @@ class Operation:
     def check_role(self, caller: Caller) -> None:
         """Raises `KitaruPermissionError` when the caller may not do this."""
         if caller.role < self.role:
+            # Over stdio there is no account: the role is the one that `kitaru mcp` was started with.
+            by_itself = caller.via == "mcp" and caller.account is None
             raise KitaruPermissionError(
                 f"{caller.name} has the role {caller.role}; {self.name} needs {self.role}.",
-                fix=f"kitaru server token create NAME --role {self.role}",
+                fix=f"kitaru {'mcp' if by_itself else 'server token create NAME'} --role {self.role}",
             )
 
 

@@ -26,7 +26,8 @@ from kitaru_nb.model import Event, Execution, ExecutionStatus, Lease, utc
 from kitaru_nb.testing.journal.setup import ELSEWHERE, dead_owner, new_execution
 
 HANDLES = 2
-LONG, EXPIRED = 1e6, 0.0
+#: Long over: a handle tells the clock of a server by its own, and that not to the microsecond.
+LONG, EXPIRED = 1e6, -1e6
 
 _kinds = st.sampled_from(
     [

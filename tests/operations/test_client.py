@@ -144,7 +144,7 @@ def test_values_that_a_deployment_has_for_others_may_be_given_by_place(monkeypat
         type(brief), "_deployed", lambda *_: SimpleNamespace(create=lambda _, **given: made.append(given))
     )
     brief.deploy("tides", tags={"prod": True}, times=2)
-    assert made == [{"topic": "tides", "times": 2, "tags": {"prod": True}, "stack": None}]
+    assert made == [{"inputs": {"topic": "tides", "times": 2}, "tags": {"prod": True}, "stack": None}]
     with pytest.raises(KitaruUsageError, match=r"too many positional arguments. It takes brief\(topic: "):
         brief.deploy("a", 1, 2)
 

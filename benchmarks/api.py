@@ -95,9 +95,9 @@ def event_latencies(runtime: Runtime, client: httpx.Client, exec_id: str) -> lis
         heard = 0
         with client.stream("GET", "events") as stream:
             for line in stream.iter_lines():
-                if line.startswith("retry"):
+                if line == "event: reset":  # how it begins
                     arrived.put(0.0)
-                if line.startswith("data:"):
+                if line == "event: change":
                     arrived.put(time.perf_counter())
                     heard += 1
                     if heard == EVENTS:
@@ -106,7 +106,6 @@ def event_latencies(runtime: Runtime, client: httpx.Client, exec_id: str) -> lis
     thread = threading.Thread(target=listen)
     thread.start()
     arrived.get()
-    time.sleep(0.5)
     found = []
     for number in range(EVENTS):
         runtime.journal.append(exec_id, [Event(exec_id, "metadata", "", time.time(), {"number": number})])

@@ -221,6 +221,17 @@ def test_arguments_that_cant_be_right_are_refused(direct: Direct, path: str, que
 
 
 @pytest.mark.parametrize(
+    ("query", "told"),
+    [({}, "needs the argument 'id'"), ({"artifact_id": "x"}, "has no argument 'artifact_id'")],
+)
+def test_an_argument_of_another_name_is_told_with_those_that_there_are(
+    direct: Direct, query: dict[str, str], told: str
+) -> None:
+    error = direct.json("GET", "artifact/content", expect=400, **query)["error"]
+    assert error["message"].startswith(f"artifacts.content {told}. Arguments are: id, ")
+
+
+@pytest.mark.parametrize(
     ("method", "path", "status"),
     [
         ("GET", "nothing", 404),

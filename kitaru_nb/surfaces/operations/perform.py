@@ -35,15 +35,21 @@ def perform(operation: Operation, desk: Desk, caller: Caller, given: Mapping[str
     return operation.call(desk, caller, arguments)
 
 
+_ABOUT_NAMES = {"extra_forbidden": "has no argument", "missing": "needs the argument"}
+
+
 def parse(operation: Operation, given: Mapping[str, Any]) -> BaseModel:
     """Arguments of an operation. Raises `KitaruUsageError` that names the first one that can't be right."""
     try:
         return operation.arguments.model_validate(given)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        found = error.errors(include_url=False, include_input=False, include_context=False)
+        # A name that isn't known may be why another one is missing.
+        first = min(found, key=lambda each: each["type"] != "extra_forbidden")
         name = cut(".".join(map(str, first["loc"])) or "arguments", 100)
-        if first["type"] == "extra_forbidden":
+        if first["type"] in _ABOUT_NAMES and len(first["loc"]) == 1:
             fields = operation.arguments.model_fields
             names = ", ".join(field.alias or key for key, field in fields.items()) or "none"
-            raise KitaruUsageError(f"{operation.name} has no argument {name!r}. Arguments are: {names}.") from None
+            has = _ABOUT_NAMES[first["type"]]
+            raise KitaruUsageError(f"{operation.name} {has} {name!r}. Arguments are: {names}.") from None
         raise KitaruUsageError(f"{operation.name}: {name}: {first['msg']}.") from None
